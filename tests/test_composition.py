@@ -1,0 +1,69 @@
+"""Formulas that are read, and formulas that are refused with the reason."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dao_ase.composition import Composition, reduced_key
+
+
+@pytest.mark.parametrize(
+    ("formula", "counts"),
+    [
+        ("CsV3Sb5", {"Cs": 1, "V": 3, "Sb": 5}),
+        ("Mg(OH)2", {"Mg": 1, "O": 2, "H": 2}),
+        ("Ca[Al(OH)4]2", {"Ca": 1, "Al": 2, "O": 8, "H": 8}),
+        ("Si", {"Si": 1}),
+        ("FeFe", {"Fe": 2}),
+        (" Zr4 Rh2 O ", {"Zr": 4, "Rh": 2, "O": 1}),
+    ],
+)
+def test_formula_is_counted(formula, counts):
+    assert dict(Composition.parse(formula).counts) == counts
+
+
+@pytest.mark.parametrize(
+    ("formula", "reason"),
+    [
+        ("", "empty"),
+        ("Xx2O", "'Xx'"),
+        ("Fe0", "0 atoms of Fe"),
+        ("Fe-1", "cannot read"),
+        ("Fe0.5O", "whole numbers"),
+        ("(FeO", "never closes"),
+        ("FeO)2", "never opened"),
+        ("Fe1000000", "at most"),
+        ("fe2", "cannot read"),
+    ],
+)
+def test_bad_formula_is_refused_with_the_reason(formula, reason):
+    with pytest.raises(ValueError, match=reason):
+        Composition.parse(formula)
+
+
+@pytest.mark.parametrize("value", [None, 3, ["Fe"]])
+def test_what_is_no_formula_is_a_type_error(value):
+    with pytest.raises(TypeError):
+        Composition.parse(value)
+
+
+def test_formula_units():
+    cell = Composition.parse("Zr16Rh8O4")
+    assert (cell.formula_units, cell.reduced_formula, cell.num_atoms) == (4, "Zr4Rh2O", 28)
+    assert cell.reduced * 4 == cell
+    assert reduced_key(cell.atomic_numbers) == reduced_key(cell.reduced.atomic_numbers)
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_read_or_refused(text):
+    try:
+        assert Composition.parse(text).num_atoms >= 1
+    except ValueError as error:
+        assert str(error)
+
+
+@given(st.dictionaries(st.sampled_from(["H", "Fe", "Sb", "U"]), st.integers(1, 50), min_size=1))
+def test_formula_round_trip(counts):
+    composition = Composition.from_counts(counts)
+    assert Composition.parse(composition.formula) == composition
+    assert Composition.from_atomic_numbers(composition.atomic_numbers) == composition
