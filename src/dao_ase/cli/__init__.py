@@ -1,13 +1,38 @@
-"""The command line: ``dao-ase``. Each command is a thin wrapper that imports what it needs when it runs."""
+"""The command line: ``dao-ase``. Each command is a thin wrapper that imports what it needs when it runs.
+
+A command ``name`` is the click command ``name`` in ``dao_ase/cli/name.py``, and stands in ``COMMANDS``. These modules import
+only click at their top, so that ``dao-ase --help`` is quick.
+"""
 
 from __future__ import annotations
+
+import difflib
+import importlib
 
 import click
 
 from dao_ase import __version__
 
+COMMANDS = ("gallery",)
+"""In the order in which ``dao-ase --help`` lists them: what a user needs first comes first."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(click.Group):
+    """Commands that are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            return getattr(importlib.import_module(f"dao_ase.cli.{cmd_name}"), cmd_name)
+        near = difflib.get_close_matches(cmd_name, COMMANDS, n=1)
+        if near and not ctx.resilient_parsing:
+            ctx.fail(f"No such command '{cmd_name}'. Did you mean '{near[0]}'?")
+        return None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dao-ase")
 def main() -> None:
     """Crystal structures from a composition; energies, forces and stresses from a crystal."""

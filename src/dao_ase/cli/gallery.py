@@ -1,0 +1,29 @@
+"""``dao-ase gallery``: what a run generated, as one page to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: RUN_DIR/gallery.html.")
+@click.option("--reference", type=click.Path(exists=True, dir_okay=False), help="A known structure to compare with.")
+@click.option("--title", help="Heading of the page. Default: the formulas.")
+@click.option("--open", "open_it", is_flag=True, help="Show the page in the browser.")
+def gallery(run_dir: Path, output: Path | None, reference: str | None, title: str | None, open_it: bool) -> None:
+    """Make one offline HTML page of the structures in RUN_DIR, the directory of `dao-ase generate ... -o RUN_DIR`."""
+    from pymatgen.core import Structure
+
+    from dao_ase.gallery import read_run, write_gallery
+
+    try:
+        known = None if reference is None else Structure.from_file(reference)
+        page = write_gallery(read_run(run_dir), output or run_dir / "gallery.html", title=title, reference=known)
+    except (OSError, ValueError, KeyError) as error:
+        raise click.ClickException(f"{run_dir}: {error}") from error
+    click.echo(page)
+    if open_it:
+        click.launch(str(page))

@@ -1,0 +1,156 @@
+"""Structures as one HTML file to look at: cards that sort, cells that turn, no network.
+
+The page inlines 3Dmol.js (BSD-3-Clause) and its own script from ``dao_ase/assets``; what varies is one JSON block.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dao_ase.composition import Composition
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+SYMMETRY_TOLERANCE = 0.1
+"""Å by which atoms may miss their ideal places when a structure comes without a space group."""
+
+
+def write_gallery(
+    structures: Sequence[Structure],
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    reference: Structure | None = None,
+) -> Path:
+    """Writes the page and returns its path.
+
+    Of ``structure.properties`` it shows, where present, ``energy_per_atom`` (eV), ``space_group`` (symbol),
+    ``formula_units``, ``seed``, ``model`` and ``file``. A ``reference`` is shown first, and structures that match it
+    (StructureMatcher, ltol 0.3, stol 0.5, angle_tol 10°) carry their RMSE: displacement over (V/N)^⅓.
+
+    >>> from pymatgen.core import Lattice, Structure
+    >>> diamond = Structure.from_spacegroup("Fd-3m", Lattice.cubic(5.43), ["Si"], [[0, 0, 0]])
+    >>> write_gallery([diamond], "gallery.html").name
+    'gallery.html'
+    """
+    if not structures:
+        raise ValueError("there is no structure to show; generate some first: dao-ase generate CsV3Sb5 -n 20 -o out/")
+    records = [] if reference is None else [_record(reference, 0, None)]
+    records += [_record(one, rank, _rmse(one, reference)) for rank, one in enumerate(structures, 1)]
+    shown = list(structures) if reference is None else [reference, *structures]
+    data = {"structures": records, "elements": _elements(shown), "compared": reference is not None}
+    return _write(Path(path), _page(title or _title(structures), data))
+
+
+def read_run(directory: str | os.PathLike[str]) -> list[Structure]:
+    """The structures of a directory that ``dao-ase generate`` wrote, in the order of its summary, with their properties."""
+    from pymatgen.core import Structure
+
+    directory = Path(directory)
+    summary = directory / "summary.json"
+    if not summary.is_file():
+        raise FileNotFoundError(f"{directory} has no summary.json; give the directory of 'dao-ase generate ... -o DIR'")
+    structures = []
+    for record in json.loads(summary.read_text(encoding="utf-8"))["structures"]:
+        structure = Structure.from_file(directory / record["file"])
+        structure.properties = record
+        structures.append(structure)
+    return structures
+
+
+def _record(structure: Structure, rank: int, rmse: float | None) -> dict[str, Any]:
+    """What the page's script reads of one structure; lengths in Å, volume in Å³/atom, density in g/cm³."""
+    properties = structure.properties or {}
+    known, energy = properties.get("space_group"), properties.get("energy_per_atom")
+    symbol, number = structure.get_space_group_info(symprec=SYMMETRY_TOLERANCE)
+    lattice = structure.lattice
+    formula = Composition.from_atomic_numbers(structure.atomic_numbers).formula
+    return {
+        "rank": rank,
+        "isReference": rank == 0,
+        "formula": formula,
+        "energy": energy if energy is not None and math.isfinite(energy) else None,  # JSON has no NaN
+        "spaceGroup": known or symbol,
+        "spaceGroupNumber": number,
+        "formulaUnits": properties.get("formula_units"),
+        "seed": properties.get("seed"),
+        "model": properties.get("model"),
+        "rmse": rmse,
+        "volume": structure.volume / len(structure),
+        "density": float(structure.density),
+        "cell": f"a, b, c = {lattice.a:.3f}, {lattice.b:.3f}, {lattice.c:.3f} Å; "
+        f"α, β, γ = {lattice.alpha:.2f}, {lattice.beta:.2f}, {lattice.gamma:.2f}°",
+        "file": properties.get("file") or ("reference.cif" if rank == 0 else f"{rank:03d}_{formula}.cif"),
+        "lattice": lattice.matrix.round(4).tolist(),
+        "species": [site.specie.symbol for site in structure],
+        "frac": structure.frac_coords.round(5).tolist(),
+        "cif": structure.to(fmt="cif"),
+    }
+
+
+def _rmse(structure: Structure, reference: Structure | None) -> float | None:
+    """The RMSE of a match with the reference, None without one."""
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    if reference is None or structure.composition.reduced_formula != reference.composition.reduced_formula:
+        return None
+    match = StructureMatcher(ltol=0.3, stol=0.5, angle_tol=10).get_rms_dist(structure, reference)
+    return None if match is None else float(match[0])
+
+
+def _elements(structures: Iterable[Structure]) -> dict[str, dict[str, Any]]:
+    """Covalent radius (Å) and colour of every element that is shown."""
+    from ase.data import atomic_numbers, covalent_radii
+    from ase.data.colors import jmol_colors
+
+    symbols = sorted({site.specie.symbol for structure in structures for site in structure})
+    table = {}
+    for symbol in symbols:
+        number = atomic_numbers[symbol]
+        red, green, blue = (round(255 * part) for part in jmol_colors[number])
+        table[symbol] = {"radius": float(covalent_radii[number]), "color": f"#{red:02x}{green:02x}{blue:02x}"}
+    return table
+
+
+def _title(structures: Sequence[Structure]) -> str:
+    """One formula if all share it, else how many there are."""
+    formulas = list(dict.fromkeys(structure.composition.reduced_formula for structure in structures))
+    return "Structures of " + (", ".join(formulas) if len(formulas) <= 3 else f"{len(formulas)} compositions")
+
+
+def _page(title: str, data: dict[str, Any]) -> str:
+    """The template with its parts put in; one pass, so that no part is searched for another's mark."""
+    assets = files("dao_ase") / "assets"
+    parts = {
+        "title": html.escape(title),
+        "css": (assets / "gallery.css").read_text(encoding="utf-8"),
+        "licence": (assets / "3Dmol-LICENSE.txt").read_text(encoding="utf-8"),
+        # "</" would end the script element, whatever the JSON says
+        "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/"),
+        "viewer": (assets / "3Dmol-min.js").read_text(encoding="utf-8"),
+        "script": (assets / "gallery.js").read_text(encoding="utf-8"),
+    }
+    text, *pieces = (assets / "gallery.html").read_text(encoding="utf-8").split("{{")
+    for piece in pieces:
+        name, _, rest = piece.partition("}}")
+        text += parts[name] + rest
+    return text
+
+
+def _write(path: Path, text: str) -> Path:
+    """The file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:
+        file.write(text)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+    return path
