@@ -25,7 +25,11 @@ class Crystals:
 
     def __post_init__(self) -> None:
         total = int(self.num_atoms.sum())
-        if total != len(self.frac_coords) or total != len(self.atomic_numbers) or len(self.num_atoms) != len(self.lattice):
+        if (
+            total != len(self.frac_coords)
+            or total != len(self.atomic_numbers)
+            or len(self.num_atoms) != len(self.lattice)
+        ):
             raise ValueError(
                 f"{len(self.lattice)} lattices, {len(self.num_atoms)} atom counts that sum to {total}, "
                 f"{len(self.frac_coords)} coordinates and {len(self.atomic_numbers)} atomic numbers do not fit together"
@@ -87,7 +91,10 @@ class Crystals:
         )
 
     def replace(
-        self, *, lattice: Float[Tensor, "crystals 3 3"] | None = None, frac_coords: Float[Tensor, "atoms 3"] | None = None
+        self,
+        *,
+        lattice: Float[Tensor, "crystals 3 3"] | None = None,
+        frac_coords: Float[Tensor, "atoms 3"] | None = None,
     ) -> Crystals:
         """The same atoms with another geometry."""
         return Crystals(

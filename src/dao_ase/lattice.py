@@ -15,7 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def symmetric_basis(dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Float[Tensor, "6 3 3"]:
+def symmetric_basis(
+    dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
+) -> Float[Tensor, "6 3 3"]:
     """An orthonormal basis of the symmetric 3×3 matrices: three shears, two stretches, the identity."""
     s2, s3, s6 = 2**-0.5, 3**-0.5, 6**-0.5
     basis = torch.zeros(6, 3, 3, dtype=dtype, device=device)

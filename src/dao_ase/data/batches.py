@@ -1,0 +1,90 @@
+"""Shuffled batches of crystals of equal size, so that dense tensors need no padding; resumable to the crystal."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from dao_ase.crystals import Crystals
+
+
+class CrystalSource(Protocol):
+    """What batches are drawn from; `dao_ase.data.store.CrystalStore` is one."""
+
+    num_atoms: np.ndarray
+
+    def batch(self, indices: np.ndarray) -> Crystals:
+        """The crystals with these indices."""
+
+
+class BucketedBatches:
+    """An endless iterator of batches in which every crystal has the same number of atoms.
+
+    Each number of atoms is a stream of its own that passes through its crystals in a fresh random order, again and again.
+    A batch takes the next crystals of one stream; streams are chosen at random such that every crystal is equally likely to
+    come next. A batch holds ``crystals`` crystals, fewer where their ordered pairs of atoms would exceed ``pairs``.
+    """
+
+    def __init__(
+        self,
+        source: CrystalSource,
+        *,
+        crystals: int = 128,
+        pairs: int = 51_200,
+        max_atoms: int | None = None,
+        seed: int = 0,
+        rank: int = 0,
+    ) -> None:
+        self._source, self._seed = source, seed
+        num_atoms = np.asarray(source.num_atoms)
+        sizes = [int(n) for n in np.unique(num_atoms) if max_atoms is None or n <= max_atoms]
+        if not sizes:
+            raise ValueError(f"no crystal with at most {max_atoms} atoms to train on")
+        self._members = {n: np.flatnonzero(num_atoms == n) for n in sizes}
+        self._size = {n: max(1, min(crystals, pairs // n**2, len(self._members[n]))) for n in sizes}
+        share = np.array([len(self._members[n]) / self._size[n] for n in sizes])
+        self._sizes, self._share = sizes, share / share.sum()
+        self._cursor = dict.fromkeys(sizes, 0)
+        self._order: dict[int, tuple[int, np.ndarray]] = {}
+        self._rank = rank
+        self._rng = np.random.Generator(np.random.PCG64([seed, rank]))
+
+    @property
+    def num_crystals(self) -> int:
+        """How many crystals one pass holds."""
+        return sum(len(members) for members in self._members.values())
+
+    def __iter__(self) -> BucketedBatches:
+        return self
+
+    def __next__(self) -> Crystals:
+        return self._source.batch(self.next_indices())
+
+    def next_indices(self) -> np.ndarray:
+        """Indices of the crystals of the next batch."""
+        size = self._sizes[int(self._rng.choice(len(self._sizes), p=self._share))]
+        members, cursor = self._members[size], self._cursor[size]
+        places = np.arange(cursor, cursor + self._size[size])
+        self._cursor[size] = cursor + len(places)
+        epochs = places // len(members)
+        first = self._permutation(size, int(epochs[0]))[places[epochs == epochs[0]] % len(members)]
+        if epochs[-1] == epochs[0]:
+            return members[first]
+        second = self._permutation(size, int(epochs[-1]))[places[epochs == epochs[-1]] % len(members)]
+        return members[np.concatenate([first, second])]
+
+    def _permutation(self, size: int, epoch: int) -> np.ndarray:
+        if self._order.get(size, (-1, None))[0] != epoch:
+            shuffle = np.random.Generator(np.random.PCG64([self._seed, self._rank, size, epoch]))
+            self._order[size] = (epoch, shuffle.permutation(len(self._members[size])))
+        return self._order[size][1]
+
+    def state_dict(self) -> dict:
+        """Where the iterator stands, as JSON-able values."""
+        return {"cursor": {str(n): place for n, place in self._cursor.items()}, "rng": self._rng.bit_generator.state}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continues where `state_dict` was taken."""
+        self._cursor = {int(n): place for n, place in state["cursor"].items()}
+        self._rng.bit_generator.state = state["rng"]

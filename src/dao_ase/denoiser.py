@@ -1,0 +1,209 @@
+"""DAO-G's network: Crysformer over all pairs of atoms in the cell, conditioned on the noise level.
+
+It reads a noisy crystal (fractional coordinates, six lattice numbers) and a time in [0, 1], and returns one vector for each
+atom and six numbers for the cell; what these mean (a velocity, a score, a clean lattice) is the process's business.
+Rotations do not reach it, because the lattice is given by rotation-free numbers; a shift of the origin does not reach it,
+because only differences of coordinates are used; a permutation of atoms permutes its output.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from itertools import product
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dao_ase import lattice as lattices
+from dao_ase.layers import AdaptiveBlock, GatedBlock, sinusoid
+
+NUM_SPECIES = 100
+"""Rows of the table of atoms, indexed by atomic number."""
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """Size and style of the network; see `PRESETS`."""
+
+    width: int = 192
+    layers: int = 6
+    heads: int = 8
+    pair_width: int = 64  # 0: the raw, normalised pair features, as in the paper
+    frequencies: int = 12  # Fourier features sin, cos 2πkΔf, k = 1…frequencies
+    radial: int = 16  # Gaussians in the distance to the periodic images; 0: none
+    radial_cutoff: float = 8.0  # Å
+    block: str = "adaptive"  # "adaptive": AdaLN-zero; "gated": the paper's gated addition
+
+
+PRESETS = {
+    "small": DenoiserConfig(),
+    "base": DenoiserConfig(width=256, layers=8),
+    "paper": DenoiserConfig(width=384, layers=12, pair_width=0, frequencies=128, radial=0, block="gated"),
+}
+
+
+class PairFeatures(nn.Module):
+    """What the network is told of an ordered pair of atoms, computed once for all layers.
+
+    Fourier features of the coordinate difference, the metric L Lᵀ, and (unless ``radial`` is 0) the density of periodic
+    images around each atom, Σ_R exp(−(|Δ + R| − r_k)²/2w²) over the 27 nearest cells: real distances, self images included.
+    """
+
+    frequencies: Tensor
+    images: Tensor
+    centers: Tensor
+
+    def __init__(self, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.radial, self.cutoff = config.radial, config.radial_cutoff
+        raw = 6 * config.frequencies + 9 + config.radial
+        self.register_buffer("frequencies", 2 * math.pi * torch.arange(1, config.frequencies + 1), persistent=False)
+        self.register_buffer("images", torch.tensor(list(product((-1.0, 0.0, 1.0), repeat=3))), persistent=False)
+        self.register_buffer(
+            "centers", torch.linspace(0.5, config.radial_cutoff, max(config.radial, 1)), persistent=False
+        )
+        self.raw_norm = nn.LayerNorm(raw) if config.pair_width == 0 else nn.Identity()
+        if config.pair_width:
+            self.stem = nn.Linear(raw, 2 * config.pair_width)
+            self.source = nn.Linear(config.width, 2 * config.pair_width, bias=False)
+            self.target = nn.Linear(config.width, 2 * config.pair_width, bias=False)
+            self.out = nn.Linear(2 * config.pair_width, config.pair_width)
+        self.width = config.pair_width or raw
+
+    def forward(
+        self,
+        atoms: Float[Tensor, "crystals atoms width"],
+        frac_coords: Float[Tensor, "crystals atoms 3"],
+        lattice: Float[Tensor, "crystals 3 3"],
+    ) -> Float[Tensor, "crystals atoms atoms pair_width"]:
+        raw = self.raw_norm(self.raw(frac_coords, lattice))
+        if not hasattr(self, "stem"):
+            return raw
+        species = self.target(atoms).unsqueeze(2) + self.source(atoms).unsqueeze(1)
+        return functional.silu(self.out(functional.silu(self.stem(raw) + species)))
+
+    def raw(
+        self, frac_coords: Float[Tensor, "crystals atoms 3"], lattice: Float[Tensor, "crystals 3 3"]
+    ) -> Float[Tensor, "crystals atoms atoms raw"]:
+        """The features before anything that is learnt."""
+        difference = frac_coords.unsqueeze(1) - frac_coords.unsqueeze(2)
+        angles = (difference.unsqueeze(-1) * self.frequencies).flatten(-2)
+        crystals, count = frac_coords.shape[:2]
+        metric = (lattice @ lattice.transpose(-1, -2)).flatten(1)
+        size = metric[:, [0, 4, 8]].mean(-1, keepdim=True)
+        cell = torch.cat(
+            [
+                metric / size - self._identity(metric),
+            ],
+            -1,
+        )[:, None, None].expand(crystals, count, count, 9)
+        features = [angles.sin(), angles.cos(), cell]
+        if self.radial:
+            features.append(self._image_density(difference, lattice))
+        return torch.cat(features, -1)
+
+    @staticmethod
+    def _identity(like: Tensor) -> Tensor:
+        return torch.eye(3, dtype=like.dtype, device=like.device).flatten()
+
+    def _image_density(self, difference: Tensor, lattice: Tensor) -> Tensor:
+        nearest = difference - difference.round()
+        vectors = torch.einsum("bijx,bxy->bijy", nearest, lattice)
+        shifts = torch.einsum("rx,bxy->bry", self.images, lattice)
+        distance = (vectors.unsqueeze(-2) + shifts[:, None, None]).square().sum(-1).add(1e-6).sqrt()
+        width = self.cutoff / self.radial
+        return torch.exp(-((distance.unsqueeze(-1) - self.centers) / width).square()).sum(-2)
+
+
+class Denoiser(nn.Module):
+    """Crysformer over all pairs; see the module's description."""
+
+    code_mean: Tensor
+    code_std: Tensor
+
+    def __init__(self, config: DenoiserConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or DenoiserConfig()
+        width = config.width
+        self.species = nn.Embedding(NUM_SPECIES, width)
+        self.time = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
+        self.cell = nn.Sequential(nn.Linear(7, width), nn.SiLU(), nn.Linear(width, width))
+        self.pair_features = PairFeatures(config)
+        block = {"adaptive": AdaptiveBlock, "gated": GatedBlock}[config.block]
+        self.blocks = nn.ModuleList(block(width, config.heads, self.pair_features.width) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width)
+        self.coordinate_head = nn.Linear(width, 3)
+        self.lattice_head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 6))
+        self.register_buffer("code_mean", torch.zeros(6))
+        self.register_buffer("code_std", torch.ones(6))
+
+    def encode_lattice(
+        self, lattice: Float[Tensor, "crystals 3 3"], num_atoms: Int[Tensor, "crystals"]
+    ) -> Float[Tensor, "crystals 6"]:
+        """Six standardised numbers of a lattice (Å): shape, and volume per atom."""
+        vector = lattices.split_volume(lattices.to_log_vector(lattice), num_atoms, -1)
+        return (vector - self.code_mean) / self.code_std
+
+    def decode_lattice(
+        self, code: Float[Tensor, "crystals 6"], num_atoms: Int[Tensor, "crystals"]
+    ) -> Float[Tensor, "crystals 3 3"]:
+        """The symmetric lattice matrix (Å) of six standardised numbers; cells beyond e^±6 Å are not represented."""
+        vector = lattices.split_volume(code * self.code_std + self.code_mean, num_atoms, +1)
+        return lattices.from_log_vector(vector.clamp(-4.0, 7.0))
+
+    def fit_lattice(self, lattice: Float[Tensor, "crystals 3 3"], num_atoms: Int[Tensor, "crystals"]) -> None:
+        """Sets the standardisation from the crystals that will be trained on."""
+        vector = lattices.split_volume(lattices.to_log_vector(lattice), num_atoms, -1)
+        self.code_mean.copy_(vector.mean(0))
+        self.code_std.copy_(vector.std(0).clamp_min(1e-3))
+
+    def forward(
+        self,
+        atomic_numbers: Int[Tensor, "crystals atoms"],
+        frac_coords: Float[Tensor, "crystals atoms 3"],
+        code: Float[Tensor, "crystals 6"],
+        lattice: Float[Tensor, "crystals 3 3"],
+        time: Float[Tensor, "crystals"],
+        mask: Bool[Tensor, "crystals atoms"] | None = None,
+    ) -> tuple[Float[Tensor, "crystals atoms 3"], Float[Tensor, "crystals 6"]]:
+        """One vector for each atom (mean zero over the crystal) and six numbers for the cell.
+
+        ``code`` is the standardised lattice, ``lattice`` the matrix that it decodes to (Å). ``mask`` marks real atoms of a padded batch; None means that all are real.
+        """
+        if mask is None:
+            weight = torch.full_like(frac_coords[..., :1], 1.0 / frac_coords.shape[1])
+            count = torch.full_like(code[:, :1], float(frac_coords.shape[1]))
+        else:
+            count = mask.sum(1, keepdim=True).to(code.dtype)
+            weight = mask.unsqueeze(-1) / count.unsqueeze(-1)
+        condition = self.time(sinusoid(time, 256)) + self.cell(torch.cat([code, count.log() - 2], -1))
+        atoms = self.species(atomic_numbers)
+        if self.config.block == "gated":
+            atoms = atoms + condition.unsqueeze(1)
+        pairs = self.pair_features(atoms, frac_coords, lattice).to(_compute_dtype(atoms))
+        condition = functional.silu(condition)
+        for block in self.blocks:
+            atoms = block(atoms, pairs, condition, mask)
+        atoms = self.norm(atoms)
+        vectors = self.coordinate_head(atoms).float()
+        vectors = vectors - (vectors * weight).sum(1, keepdim=True)
+        return vectors, self.lattice_head((atoms * weight).sum(1)).float()
+
+
+def _compute_dtype(tensor: Tensor) -> torch.dtype:
+    """The type of matrix products: autocast's, where it is on."""
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
+
+
+def config_from_dict(values: dict) -> DenoiserConfig:
+    """The configuration that `dataclasses.asdict` wrote."""
+    return DenoiserConfig(**values)
+
+
+def config_to_dict(config: DenoiserConfig) -> dict:
+    """A JSON-able form of the configuration."""
+    return asdict(config)

@@ -1,0 +1,1 @@
+"""Training: one loop for every model; only the objective differs."""

@@ -1,0 +1,65 @@
+"""What a training run is, as a dataclass and as a TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. Everything that decides the result is here; where it runs and for how long is not."""
+
+    task: str = "generate"  # what is trained; see dao_ase.train.tasks
+    data: str = ""  # folder of the training crystals
+    val_data: str = ""  # folder of the validation crystals
+    model: dict[str, Any] = field(default_factory=lambda: {"preset": "small"})  # preset and changes to it
+    objective: dict[str, Any] = field(default_factory=dict)  # settings of the objective
+    batches: dict[str, Any] = field(default_factory=dict)  # settings of the batches
+    initial: str = ""  # weights to start from; empty: random
+    optimizer: str = "muon"  # "muon" (matrices; AdamW for the rest) or "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: str = "cosine"  # after the warm-up: "cosine" or "linear" to zero, or "constant"
+    warmup_steps: int = 300
+    total_steps: int = 20_000  # where the schedule ends, and the run
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.999
+    autocast: bool = True  # matrix products in bfloat16
+    compile: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("cosine", "linear", "constant"):
+            raise ValueError(f"schedule {self.schedule!r} is none of 'cosine', 'linear', 'constant'")
+        if self.optimizer not in ("muon", "adamw"):
+            raise ValueError(f"optimizer {self.optimizer!r} is none of 'muon', 'adamw'")
+        if self.total_steps < 1:
+            raise ValueError(f"total_steps is {self.total_steps}; it must be at least 1")
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainConfig:
+        """Reads a TOML file whose keys are the fields above."""
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no training configuration {str(path)!r}")
+        try:
+            values = tomllib.loads(path.read_text())
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{str(path)!r} is not valid TOML: {error}") from error
+        return cls.from_dict(values)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """The configuration with these fields; a field that does not exist is an error."""
+        known = {entry.name for entry in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown training settings {unknown}; known are {sorted(known)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able form, as written into the header of checkpoints."""
+        return asdict(self)

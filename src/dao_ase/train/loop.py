@@ -1,0 +1,196 @@
+"""The training loop, the same for every model: steps, moving average, log, checkpoints, exact resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from dao_ase import checkpoint
+from dao_ase.train.config import TrainConfig
+from dao_ase.train.optimizers import MovingAverage, build_optimizers, learning_rate_factor
+
+
+class Batches(Protocol):
+    """An endless, resumable iterator of batches."""
+
+    def __iter__(self) -> Iterator: ...
+    def __next__(self) -> Any: ...
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+class Objective(Protocol):
+    """What is minimised: ``loss`` returns named scalars; the one named "loss" is differentiated."""
+
+    def loss(self, model: nn.Module, batch: Any, rng: torch.Generator) -> dict[str, Tensor]: ...
+
+
+class Trainer:
+    """Trains ``model`` in ``folder``; a second Trainer on the same folder continues the first one exactly.
+
+    The folder holds ``config.json``, ``log.jsonl`` (one line every ``log_every`` steps), ``state.safetensors`` (everything
+    needed to resume) and ``weights.safetensors`` (the moving average, ready for use).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        batches: Batches,
+        config: TrainConfig,
+        folder: str | Path,
+        *,
+        header: dict[str, Any] | None = None,
+        val_batches: list | None = None,
+        device: str = "cpu",
+        log_every: int = 50,
+        val_every: int = 1000,
+    ) -> None:
+        self.config, self.folder, self.device = config, Path(folder), torch.device(device)
+        self.model = model.to(self.device)
+        self.objective, self.batches, self.val_batches = objective, batches, val_batches or []
+        self.header, self.log_every, self.val_every = header or {}, log_every, val_every
+        self.optimizers = build_optimizers(model, config)
+        self.average = MovingAverage(model, config.ema_decay)
+        self.rank = int(os.environ.get("RANK", 0))
+        self.rng = torch.Generator(device=self.device).manual_seed(config.seed + 7919 * self.rank)
+        self.step = self.samples = 0
+        self.seconds = 0.0
+        self._network = self._wrap(model)
+        if (self.folder / "state.safetensors").exists():
+            self._resume()
+        elif self.rank == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
+
+    def run(self, *, minutes: float | None = None, save_every_s: float = 120.0, progress: bool = True) -> None:
+        """Trains until the schedule ends or the time is over; Ctrl-C saves and leaves."""
+        start = saved = time.monotonic()
+        spent = self.seconds
+        bar = tqdm(total=self.config.total_steps, initial=self.step, disable=not (progress and self.rank == 0))
+        sums: dict[str, float] = {}
+        try:
+            while self.step < self.config.total_steps:
+                values = self._train_step()
+                sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
+                now = time.monotonic()
+                self.seconds = spent + now - start
+                if self.step % self.log_every == 0:
+                    self._log({name: value / self.log_every for name, value in sums.items()})
+                    bar.set_postfix_str(f"loss {sums['loss'] / self.log_every:.4f}")
+                    sums = {}
+                if self.step % self.val_every == 0 and self.val_batches:
+                    self._log({f"val_{name}": value for name, value in self.validate().items()})
+                bar.update()
+                if now - saved > save_every_s:
+                    self.save()
+                    saved = now
+                if minutes is not None and now - start > 60 * minutes:
+                    break
+        except KeyboardInterrupt:
+            tqdm.write("interrupted: saving the state", file=None)
+        finally:
+            bar.close()
+            self.save()
+
+    def _train_step(self) -> dict[str, float]:
+        batch = _to_device(next(self.batches), self.device)
+        factor = learning_rate_factor(self.config, self.step)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * factor
+            optimizer.zero_grad(set_to_none=True)
+        values = self._loss(self._network, batch, self.rng)
+        values["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        if torch.isfinite(norm):
+            for optimizer in self.optimizers:
+                optimizer.step()
+            self.average.update(self.model, self.step)
+        self.step += 1
+        self.samples += len(batch)
+        numbers = {name: float(value.detach()) for name, value in values.items()}
+        return numbers | {"gradient_norm": float(norm), "skipped": float(not torch.isfinite(norm))}
+
+    def validate(self) -> dict[str, float]:
+        """Mean losses of the averaged weights on the validation batches, with the same noise every time."""
+        kept = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average.tensors)
+        self.model.eval()
+        rng = torch.Generator(device=self.device).manual_seed(0)
+        sums: dict[str, float] = {}
+        try:
+            for batch in self.val_batches:
+                for name, value in self._loss(self._network, _to_device(batch, self.device), rng).items():
+                    sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(self.val_batches)
+        finally:
+            self.model.load_state_dict(kept)
+            self.model.train()
+        return sums
+
+    def save(self) -> None:
+        """Writes the state to resume from, and the averaged weights."""
+        if self.rank != 0:
+            return
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
+        tensors["rng"] = self.rng.get_state()
+        for place, optimizer in enumerate(self.optimizers):
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer{place}.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+        progress = {"step": self.step, "samples": self.samples, "seconds": round(self.seconds, 1)}
+        position = {"batches": self.batches.state_dict(), "config": self.config.to_dict(), **progress}
+        checkpoint.save(self.folder / "state.safetensors", tensors, position)
+        header = self.header | {"training": {"config": self.config.to_dict(), **progress}}
+        checkpoint.save(self.folder / "weights.safetensors", self.average.tensors, header)
+
+    def _resume(self) -> None:
+        tensors, position = checkpoint.load(self.folder / "state.safetensors", str(self.device))
+        self.model.load_state_dict(_under(tensors, "model."))
+        self.average.tensors = _under(tensors, "average.")
+        self.rng.set_state(tensors["rng"].cpu())
+        for place, optimizer in enumerate(self.optimizers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in _under(tensors, f"optimizer{place}.").items():
+                index, key = name.split(".", 1)
+                state.setdefault(int(index), {})[key] = tensor
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        self.batches.load_state_dict(position["batches"])
+        self.step, self.samples, self.seconds = position["step"], position["samples"], position["seconds"]
+
+    def _loss(self, network: nn.Module, batch: Any, rng: torch.Generator) -> dict[str, Tensor]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
+            return self.objective.loss(network, batch, rng)
+
+    def _wrap(self, model: nn.Module) -> nn.Module:
+        network = model
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            if not dist.is_initialized():
+                dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            network = nn.parallel.DistributedDataParallel(network)
+        return torch.compile(network, dynamic=True) if self.config.compile else network
+
+    def _log(self, values: dict[str, float]) -> None:
+        if self.rank != 0:
+            return
+        line = {"step": self.step, "samples": self.samples, "seconds": round(self.seconds, 1)}
+        line |= {name: float(f"{value:.6g}") for name, value in values.items()}
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _to_device(batch: Any, device: torch.device) -> Any:
+    return batch.to(device) if device.type != "cpu" else batch
