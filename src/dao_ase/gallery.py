@@ -53,7 +53,7 @@ def write_gallery(
 
 def read_run(directory: str | os.PathLike[str]) -> list[Structure]:
     """The structures of a directory that ``dao-ase generate`` wrote, in the order of its summary, with their properties."""
-    from pymatgen.core import Structure
+    from pymatgen.io.cif import CifParser
 
     directory = Path(directory)
     summary = directory / "summary.json"
@@ -61,7 +61,8 @@ def read_run(directory: str | os.PathLike[str]) -> list[Structure]:
         raise FileNotFoundError(f"{directory} has no summary.json; give the directory of 'dao-ase generate ... -o DIR'")
     structures = []
     for record in json.loads(summary.read_text(encoding="utf-8"))["structures"]:
-        structure = Structure.from_file(directory / record["file"])
+        # coordinates as they stand in the file: pymatgen would move 0.33333 to ⅓, with a warning
+        structure = CifParser(directory / record["file"], frac_tolerance=0).parse_structures(primitive=False)[0]
         structure.properties = record
         structures.append(structure)
     return structures
@@ -93,7 +94,7 @@ def _record(structure: Structure, rank: int, rmse: float | None) -> dict[str, An
         "lattice": lattice.matrix.round(4).tolist(),
         "species": [site.specie.symbol for site in structure],
         "frac": structure.frac_coords.round(5).tolist(),
-        "cif": structure.to(fmt="cif"),
+        "cif": structure.copy().relabel_sites().to(fmt="cif"),  # a CIF's site labels must be unique
     }
 
 

@@ -1,0 +1,253 @@
+"""The gallery: what the page says, and what a person does with it in a real browser."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from pymatgen.core import Lattice, Structure
+
+from dao_ase.cli import main
+from dao_ase.gallery import read_run, write_gallery
+
+CSV3SB5 = Path(__file__).parent.parent / "examples" / "data" / "CsV3Sb5.cif"
+
+
+def diamond(a: float = 5.43) -> Structure:
+    return Structure.from_spacegroup("Fd-3m", Lattice.cubic(a), ["Si"], [[0, 0, 0]])
+
+
+def candidates(count: int) -> list[Structure]:
+    """Distorted CsV3Sb5 cells; the lowest energy stands last and the second has none."""
+    found = []
+    for index in range(count):
+        structure = Structure.from_file(CSV3SB5)
+        structure.relabel_sites()
+        structure.scale_lattice(structure.volume * (1 + 0.02 * index))
+        energy = None if index == 1 else -4.5 - 0.01 * index
+        structure.properties = {"energy_per_atom": energy, "seed": 7, "model": "test"}
+        found.append(structure)
+    return found
+
+
+def data_of(page: Path) -> dict:
+    block = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)
+    assert block is not None
+    return json.loads(block[1])
+
+
+def write_run(directory: Path, structures: list[Structure]) -> None:
+    """What ``dao-ase generate`` leaves behind."""
+    records = []
+    for index, structure in enumerate(structures, 1):
+        structure.to(str(directory / f"{index:03d}.cif"), fmt="cif")
+        records.append({"file": f"{index:03d}.cif", "space_group": "P6/mmm", **structure.properties})
+    (directory / "summary.json").write_text(json.dumps({"structures": records, "refused": {}}))
+
+
+def test_page_says_what_the_structures_are(tmp_path):
+    reference = Structure.from_file(CSV3SB5)
+    page = write_gallery([*candidates(2), diamond()], tmp_path / "new" / "page.html", reference=reference)
+    known, first, second, silicon = data_of(page)["structures"]
+    assert known["isReference"] and not first["isReference"]
+    assert first["formula"] == "CsV3Sb5" and first["energy"] == -4.5 and first["spaceGroupNumber"] == 191
+    assert first["rmse"] == pytest.approx(0, abs=1e-6)
+    assert second["energy"] is None and second["volume"] == pytest.approx(1.02 * first["volume"])
+    assert silicon["rmse"] is None and silicon["spaceGroup"] == "Fd-3m" and len(silicon["species"]) == 8
+    assert data_of(page)["elements"]["Cs"]["radius"] > data_of(page)["elements"]["V"]["radius"]
+
+
+def test_download_is_the_structure(tmp_path):
+    structure = diamond()
+    (record,) = data_of(write_gallery([structure], tmp_path / "page.html"))["structures"]
+    assert Structure.from_str(record["cif"], fmt="cif").matches(structure)
+
+
+def test_hostile_text_stays_text(tmp_path):
+    structure = diamond()
+    structure.properties = {"model": "</script><script>alert(1)</script>", "energy_per_atom": float("nan")}
+    page = write_gallery([structure], tmp_path / "page.html", title="<b>{{data}}</b>")
+    assert data_of(page)["structures"][0]["model"] == structure.properties["model"]
+    assert data_of(page)["structures"][0]["energy"] is None
+    assert "<title>&lt;b&gt;{{data}}&lt;/b&gt;</title>" in page.read_text("utf-8")
+    assert "alert(1)</script>" not in page.read_text("utf-8")
+
+
+def test_page_is_one_file_without_a_network(tmp_path):
+    page = write_gallery([diamond()], tmp_path / "page.html").read_text("utf-8")
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=", page)
+    assert "default-src 'none'" in page
+    assert "Copyright (c) 2014, University of Pittsburgh" in page, "3Dmol.js goes with its licence"
+    assert os.listdir(tmp_path) == ["page.html"]
+
+
+def test_200_structures_fit_into_5_megabytes(tmp_path):
+    large = diamond() * [2, 2, 1]
+    assert write_gallery([large] * 200, tmp_path / "page.html").stat().st_size < 5e6
+
+
+def test_nothing_to_show_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no structure to show"):
+        write_gallery([], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_run_is_read_in_its_order_with_its_properties(tmp_path):
+    write_run(tmp_path, candidates(3))
+    structures = read_run(tmp_path)
+    assert [structure.properties["energy_per_atom"] for structure in structures] == [-4.5, None, -4.52]
+    for read, written in zip(structures, candidates(3), strict=True):
+        assert read.matches(written, scale=False)
+
+
+def test_command(tmp_path):
+    write_run(tmp_path, candidates(3))
+    done = CliRunner().invoke(main, ["gallery", str(tmp_path), "--reference", str(CSV3SB5), "--title", "Kagome"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip() == str(tmp_path / "gallery.html")
+    assert "<title>Kagome</title>" in (tmp_path / "gallery.html").read_text("utf-8")
+
+
+def test_command_says_which_directory_it_wants(tmp_path):
+    done = CliRunner().invoke(main, ["gallery", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "no summary.json" in done.output and "dao-ase generate" in done.output
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium that draws with its software WebGL and logs every message of a page."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    driver = shutil.which("chromedriver")
+    if driver is None:
+        pytest.skip("no chromedriver: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    for flag in (
+        "headless=new",
+        "no-sandbox",
+        "use-angle=swiftshader",
+        "enable-unsafe-swiftshader",
+        "force-prefers-reduced-motion",
+    ):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chromium = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield chromium
+    chromium.quit()
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory):
+    """Twelve candidates and their reference."""
+    path = tmp_path_factory.mktemp("gallery") / "page.html"
+    return write_gallery(candidates(12), path, reference=Structure.from_file(CSV3SB5))
+
+
+@pytest.fixture
+def page(browser, gallery):
+    """The gallery, open."""
+    browser.set_window_size(1280, 900)
+    browser.get(gallery.as_uri())
+    wait(browser, "document.querySelectorAll('.card .stage canvas').length > 0")
+    yield browser
+    assert browser.get_log("browser") == []
+
+
+def wait(browser, condition: str) -> None:
+    """Until a JavaScript expression holds."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(f"return {condition}"), condition)
+
+
+def shown(browser) -> list[str]:
+    """The ranks of the cards that are shown, in their order; the reference is R."""
+    return browser.execute_script(
+        "return [...document.querySelectorAll('.card')].filter((card) => !card.hidden)"
+        ".map((card) => card.structure.isReference ? 'R' : String(card.structure.rank))"
+    )
+
+
+def press(browser, *keys: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    ActionChains(browser).send_keys(*keys).perform()
+
+
+@pytest.mark.browser
+def test_cells_in_sight_are_drawn_and_turn(page):
+    canvas = "document.querySelector('.card .stage canvas')"
+    assert not page.find_element("id", "rotate").is_selected(), "who asks the system for less motion gets none"
+    page.find_element("id", "rotate").click()
+    page.execute_script(f"window.first = {canvas}.toDataURL()")
+    wait(page, f"{canvas}.toDataURL() !== window.first")
+    assert page.execute_script("return document.querySelectorAll('.stage canvas').length") <= 9
+    page.execute_script("scrollTo(0, document.body.scrollHeight)")
+    wait(page, "document.querySelector('.card:last-child .stage canvas, .card:last-child img') !== null")
+
+
+@pytest.mark.browser
+def test_wide_screens_get_still_pictures_beyond_the_viewers(page):
+    page.set_window_size(2600, 2000)
+    wait(page, "document.querySelectorAll('.card img').length === 5")
+    assert page.execute_script("return document.querySelectorAll('.card .stage canvas').length") == 8
+
+
+@pytest.mark.browser
+def test_sort_reverse_and_find(page):
+    ranks = [str(rank) for rank in range(1, 13)]
+    assert shown(page) == ["R", *ranks]
+    page.find_element("css selector", "#sort option[value=energy]").click()
+    assert shown(page) == ["R", *reversed(ranks[2:]), "1", "2"], "lowest energy first, the unknown last"
+    page.find_element("id", "direction").click()
+    assert shown(page) == ["R", "1", *ranks[2:], "2"]
+    page.find_element("id", "find").send_keys("fm-3m")
+    assert shown(page) == ["R"] and "0 of 12" in page.find_element("id", "count").text
+
+
+@pytest.mark.browser
+def test_keyboard(page):
+    press(page, "/")
+    assert page.switch_to.active_element.get_attribute("id") == "find"
+    page.execute_script("document.querySelector('.card').focus()")
+    press(page, "\ue014", "\ue014")  # right, right
+    assert page.execute_script("return document.activeElement.structure.rank") == 2
+    press(page, "\ue007")  # enter
+    wait(page, "document.getElementById('detail').open && document.querySelector('#detail canvas') !== null")
+    assert "P6/mmm" in page.find_element("css selector", "#detail table").text
+    press(page, "\ue00c")  # escape
+    wait(page, "!document.getElementById('detail').open")
+
+
+@pytest.mark.browser
+def test_download_as_cif(page, tmp_path):
+    page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    page.find_elements("css selector", ".card .download")[1].click()
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    file = tmp_path / "001_CsV3Sb5.cif"
+    WebDriverWait(page, 20).until(lambda _: file.exists())
+    assert Structure.from_file(file).composition.reduced_formula == "CsV3Sb5"
+
+
+@pytest.mark.browser
+def test_phone(page):
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        assert page.execute_script("return document.documentElement.scrollWidth") <= 390, "no sideways scrolling"
+        page.execute_script("document.querySelectorAll('.card .view')[1].click()")
+        wait(page, "document.getElementById('detail').open")
+        assert page.execute_script("return document.getElementById('detail').getBoundingClientRect().right") <= 390
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.browser
+def test_nothing_is_asked_of_the_network(page):
+    messages = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
+    sent = [entry["params"]["request"]["url"] for entry in messages if entry["method"] == "Network.requestWillBeSent"]
+    assert sent and all(url.startswith(("file:", "data:", "blob:")) for url in sent)
