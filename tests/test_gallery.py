@@ -193,6 +193,7 @@ def test_cells_in_sight_are_drawn_and_turn(page):
 def test_wide_screens_get_still_pictures_beyond_the_viewers(page):
     page.set_window_size(2600, 2000)
     wait(page, "document.querySelectorAll('.card img').length === 5")
+    wait(page, "[...document.querySelectorAll('.card img')].every((picture) => picture.naturalWidth >= 320)")
     assert page.execute_script("return document.querySelectorAll('.card .stage canvas').length") == 8
 
 

@@ -119,6 +119,7 @@ function showStill(card) {
   if (!stills.has(card.structure)) {
     if (!painter) {
       const backstage = document.createElement("div");
+      backstage.className = "view";
       backstage.style.cssText = "position:fixed;left:-400px;top:0;width:320px;height:240px";
       document.body.append(backstage);
       painter = newViewer(backstage);
@@ -181,7 +182,8 @@ function newCard(structure) {
   card.querySelector("h2").innerHTML =
     `<span class="rank">${structure.isReference ? "" : structure.rank + " · "}</span>${formulaMarkup(structure.formula)}`;
   const badge = card.querySelector(".badge");
-  badge.textContent = matchText(structure);
+  badge.textContent = matchText(structure).replace(", RMSE", "");
+  badge.title = matchText(structure);
   badge.hidden = !badge.textContent;
   card.querySelector(".energy").innerHTML = energyText(structure);
   card.querySelector(".facts").innerHTML =
