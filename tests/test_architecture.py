@@ -18,7 +18,7 @@ LAYERS = [
     # what a crystal is
     ["torus", "lattice", "composition", "crystals"],
     # atoms in and out, pairs, attention, noise
-    ["convert", "neighbors", "layers"],
+    ["convert", "neighbors", "layers", "neighbor_attention", "radii"],
     ["processes"],
     ["data"],
     # DAO-G and DAO-P
@@ -30,7 +30,7 @@ LAYERS = [
     # what acts on them
     ["calculator", "train", "espresso"],
     ["relax"],
-    ["rank"],
+    ["rank", "gates"],
     ["generator", "properties", "evaluate"],
     ["compare", "screen", "gallery", "doctor"],
     ["cli"],
