@@ -1,0 +1,156 @@
+"""DAO-P, the potential: Crysformer on neighbours. One smooth, size-extensive energy of a crystal.
+
+    E = Σ_i [ E_ref(z_i) + ε(h_i) ] + ½ Σ_ij ZBL(r_ij; z_i, z_j)
+
+h_i is the state of atom i after attention over the neighbours (neighbor_attention.py), E_ref a reference energy of each
+element, fitted to the training labels, and ZBL the screened repulsion of nuclei, which keeps atoms apart where no label
+was ever seen. Each pair of elements has its own cutoff, r_c = max(r_min, r_0 + s (R_i + R_j)) with covalent radii R: light
+atoms need a short one, caesium has its nearest neighbour at 5.2 Å.
+
+The energy depends on the geometry through the vectors r_ij alone; derivatives.py turns ∂E/∂r_ij into forces and stress.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dao_ase.neighbor_attention import (
+    DirectionMoments,
+    NeighborAttention,
+    NeighborBlock,
+    NeighborDensity,
+    PairFeatures,
+    bessel,
+    envelope,
+)
+from dao_ase.neighbors import Neighbors, Pairs
+from dao_ase.radii import COVALENT_RADII
+
+MAX_ATOMIC_NUMBER = len(COVALENT_RADII) - 1
+COULOMB = 14.399645
+"""e²/4πε₀ in eV Å."""
+
+
+@dataclass(frozen=True)
+class PotentialConfig:
+    """Sizes of the network and the rule of the cutoffs (Å)."""
+
+    width: int = 96
+    layers: int = 2
+    heads: int = 8
+    key_width: int = 32
+    value_width: int = 32
+    radial: int = 8
+    rank: int = 3
+    cutoff_min: float = 4.5
+    cutoff_offset: float = 2.5
+    cutoff_scale: float = 0.8
+
+
+class Potential(nn.Module):
+    """Energies of atoms from the vectors to their neighbours."""
+
+    reference: Tensor
+    trained: Tensor
+    radii: Tensor
+
+    def __init__(self, config: PotentialConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config if config is not None else PotentialConfig()
+        moments = DirectionMoments(c.rank)
+        self.moments = moments
+        self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, c.width)
+        self.density = NeighborDensity(c.width, c.value_width, c.radial, moments)
+        self.blocks = nn.ModuleList(
+            NeighborBlock(c.width, NeighborAttention(c.width, c.heads, c.key_width, c.value_width, c.radial, moments))
+            for _ in range(c.layers)
+        )
+        self.head = nn.Sequential(
+            nn.LayerNorm(c.width), nn.Linear(c.width, c.width), nn.GELU("tanh"), nn.Linear(c.width, 1)
+        )
+        elements = MAX_ATOMIC_NUMBER + 1
+        self.register_buffer("reference", torch.zeros(elements))
+        self.register_buffer("trained", torch.zeros(elements, dtype=torch.bool))
+        self.register_buffer("radii", torch.tensor(COVALENT_RADII), persistent=False)
+
+    @property
+    def elements(self) -> list[int]:
+        """The atomic numbers that the model was trained on."""
+        return torch.nonzero(self.trained).flatten().tolist()
+
+    def pair_cutoff(self, first: Int[Tensor, "*shape"], second: Int[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
+        """The cutoff (Å) of two elements, given their atomic numbers."""
+        c = self.config
+        return (c.cutoff_offset + c.cutoff_scale * (self.radii[first] + self.radii[second])).clamp(min=c.cutoff_min)
+
+    def max_cutoff(self, atomic_numbers: Int[Tensor, "atoms"]) -> float:
+        """The largest cutoff (Å) among these atoms: the radius of the neighbour search."""
+        largest = torch.argmax(self.radii[atomic_numbers])
+        number = atomic_numbers[largest]
+        return float(self.pair_cutoff(number, number))
+
+    def within_cutoff(
+        self,
+        atomic_numbers: Int[Tensor, "atoms"],
+        positions: Float[Tensor, "atoms 3"],
+        lattice: Float[Tensor, "3 3"],
+        pairs: Pairs,
+        skin: float = 0.0,
+    ) -> Pairs:
+        """Those pairs of a crystal that are closer than the cutoff of their elements, plus a skin (Å)."""
+        vectors = positions[pairs.second] - positions[pairs.first] + pairs.shift.to(lattice.dtype) @ lattice
+        cutoff = self.pair_cutoff(atomic_numbers[pairs.first], atomic_numbers[pairs.second]) + skin
+        close = vectors.norm(dim=-1) < cutoff
+        return Pairs(pairs.first[close], pairs.second[close], pairs.shift[close])
+
+    def forward(
+        self,
+        atomic_numbers: Int[Tensor, "atoms"],
+        vectors: Float[Tensor, "atoms slots 3"],
+        neighbors: Neighbors,
+    ) -> Float[Tensor, "atoms"]:
+        """The energy (eV) of each atom, without the reference of its element; see `reference`."""
+        cutoff = self.pair_cutoff(atomic_numbers.unsqueeze(1), atomic_numbers[neighbors.index]).to(vectors.dtype)
+        distance, direction = _polar(vectors, neighbors.present, cutoff)
+        x = distance / cutoff
+        u = envelope(x)
+        pairs = PairFeatures(bessel(x, self.config.radial) * u.unsqueeze(-1), u, self.moments(direction))
+        atoms = self.embedding(atomic_numbers)
+        atoms = atoms + self.density(atoms, pairs, neighbors)
+        for block in self.blocks:
+            atoms = block(atoms, pairs, neighbors)
+        repulsion = self._repulsion(atomic_numbers, distance, neighbors)
+        return self.head(atoms).squeeze(-1) + repulsion
+
+    def _repulsion(self, atomic_numbers: Tensor, distance: Tensor, neighbors: Neighbors) -> Float[Tensor, "atoms"]:
+        """½ Σ_j ZBL(r_ij) u(r_ij/(R_i + R_j)): each atom's half, gone where covalent bonds begin."""
+        radii = self.radii.to(distance.dtype)
+        charge = atomic_numbers.to(distance.dtype)
+        reach = radii[atomic_numbers].unsqueeze(1) + radii[atomic_numbers][neighbors.index]
+        pairs = zbl(distance, charge.unsqueeze(1), charge[neighbors.index]) * envelope(distance / reach)
+        return 0.5 * pairs.sum(1)
+
+
+def _polar(vectors: Tensor, present: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances and unit vectors. An empty slot stands exactly at the cutoff, where everything is zero."""
+    squared = torch.where(present, vectors.square().sum(-1), cutoff.square())
+    distance = squared.sqrt()
+    return distance, vectors / distance.unsqueeze(-1)
+
+
+def zbl(
+    distance: Float[Tensor, "*shape"], first: Float[Tensor, "*#shape"], second: Float[Tensor, "*#shape"]
+) -> Float[Tensor, "*shape"]:
+    """The universal repulsion of two nuclei (eV) at a distance (Å): Ziegler, Biersack, Littmark 1985.
+
+    V(r) = (e²/4πε₀) z₁z₂/r φ(r/a),  a = 0.46850 Å / (z₁^0.23 + z₂^0.23),  φ(x) = Σ_k c_k exp(−d_k x)
+    """
+    x = distance * (first**0.23 + second**0.23) / 0.46850
+    coefficients = distance.new_tensor([0.18175, 0.50986, 0.28022, 0.02817])
+    exponents = distance.new_tensor([3.19980, 0.94229, 0.40290, 0.20162])
+    screening = (coefficients * torch.exp(-exponents * x.unsqueeze(-1))).sum(-1)
+    return COULOMB * first * second / distance * screening

@@ -1,0 +1,47 @@
+"""The objective of DAO-P: energy, forces and stress at once, as absolute errors, which outliers cannot bend."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dao_ase.derivatives import predict
+from dao_ase.train.labelled import LabelledBatch
+
+
+class PotentialObjective:
+    """Weighted sum of mean absolute errors of the energy per atom, the force vectors and the stress.
+
+        L = w_E ⟨|ΔE|/N⟩ + w_F ⟨‖ΔF‖⟩ + w_σ ⟨‖Δσ‖⟩
+
+    The weights are 1/eV, Å/eV and Å³/eV. Means over crystals with a known energy, atoms, and crystals.
+    """
+
+    def __init__(self, energy_weight: float = 4.0, force_weight: float = 1.0, stress_weight: float = 10.0) -> None:
+        self.energy_weight, self.force_weight, self.stress_weight = energy_weight, force_weight, stress_weight
+
+    def loss(self, model: nn.Module, batch: LabelledBatch, rng: torch.Generator) -> dict[str, Tensor]:
+        """Losses of a batch, and the mean absolute errors (eV/atom, eV/Å, eV/Å³) by their names."""
+        predicted = predict(
+            model,  # type: ignore[arg-type]
+            batch.atomic_numbers,
+            batch.vectors,
+            batch.neighbors,
+            batch.crystal_index,
+            batch.volume,
+            differentiable=True,
+        )
+        known = torch.isfinite(batch.energy)
+        energy = ((predicted.energy - batch.energy) / batch.num_atoms)[known].abs().sum().float() / known.sum().clamp(
+            min=1
+        )
+        difference, strain = predicted.forces - batch.forces, (predicted.stress - batch.stress).flatten(1)
+        total = self.energy_weight * energy + self.force_weight * _length(difference).mean()
+        total = total + self.stress_weight * _length(strain).mean()
+        errors = {"energy": energy, "forces": difference.abs().mean(), "stress": strain.abs().mean()}
+        return {"loss": total} | {name: value.detach() for name, value in errors.items()}
+
+
+def _length(vectors: Tensor) -> Tensor:
+    """The length of each row, with a gradient also at zero."""
+    return (vectors.square().sum(-1) + 1e-12).sqrt()

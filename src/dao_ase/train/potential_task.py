@@ -1,0 +1,98 @@
+"""What DAO-P is trained on: which frames, which are held out, and which never."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dao_ase.composition import Composition, reduced_key
+from dao_ase.train.labelled import LabelledCrystals
+
+HELD_OUT_FORMULAS = ("CsV3Sb5", "Zr4Rh2O", "Zr4Pd2O", "Cr3Os")
+"""The superconductors of the paper: never trained on."""
+TEST_FILES = ("mp20_test_a.npz", "mpts52_test_a.npz")
+
+
+@dataclass(frozen=True)
+class PotentialData:
+    """Frames to train on (``repeats`` times a pass) and to validate on, and what was left out."""
+
+    train: LabelledCrystals
+    repeats: NDArray[np.int64]
+    val_labels: LabelledCrystals
+    val_dft: LabelledCrystals
+    val_dft_subset: NDArray[np.str_]
+    excluded: dict[str, int] = field(default_factory=dict)
+
+
+def load_potential_data(folder: str | Path, dft_repeats: int = 3) -> PotentialData:
+    """The labels of the reference potential and the DFT frames in ``folder``, split by reduced formula.
+
+    Held out: 4 % of the formulas of the labels, 15 % of those of the DFT frames, and no formula of the latter is trained
+    on by labels either. Of the DFT frames only forces and stresses are trained on: their energies lack the corrections of
+    the Materials Project, which depend on the chemistry, so that no shift of the elements brings the two scales together
+    (the best one leaves 0.08 eV/atom).
+    """
+    folder = Path(folder)
+    labels, dft = (
+        LabelledCrystals.load(folder / "pes_chgnet_0.npz"),
+        LabelledCrystals.load(folder / "dft_mattersim_a.npz"),
+    )
+    with np.load(folder / "dft_mattersim_a.npz") as file:
+        subset, identifiers = file["subset"], file["id"]
+    never = {reduced_key(Composition.parse(formula).atomic_numbers) for formula in HELD_OUT_FORMULAS}
+    test_formulas = {key for name in TEST_FILES for key in _formulas(folder / name)}
+    test_ids = _test_ids(folder)
+
+    label_formulas, dft_formulas = labels.formulas(), dft.formulas()
+    draw_labels, draw_dft = (np.array([_draw(key) for key in keys]) for keys in (label_formulas, dft_formulas))
+    dft_val = draw_dft < 0.15
+    unseen = {key for key, held in zip(dft_formulas, dft_val, strict=True) if held}
+    source = [str(name).split("/")[-1] for name in identifiers]
+    parents = ["-".join(name.split("-")[:2]) for name in source]
+    dft_test = np.array([k in test_formulas or p in test_ids for k, p in zip(dft_formulas, parents, strict=True)])
+    dft_never = np.array([key in never for key in dft_formulas])
+    label_never = np.array([key in never for key in label_formulas])
+    label_unseen = np.array([key in unseen for key in label_formulas])
+
+    dft = replace(dft, energy=np.full(len(dft), np.nan))
+    dft_train = ~(dft_val | dft_test | dft_never)
+    label_val = (draw_labels < 0.04) & ~label_never
+    label_train = ~(label_val | label_never | label_unseen)
+    train = labels.select(np.flatnonzero(label_train)).join(dft.select(np.flatnonzero(dft_train)))
+    return PotentialData(
+        train=train,
+        repeats=np.repeat([1, dft_repeats], [label_train.sum(), dft_train.sum()]),
+        val_labels=labels.select(np.flatnonzero(label_val)),
+        val_dft=dft.select(np.flatnonzero(dft_val)),
+        val_dft_subset=subset[dft_val],
+        excluded={
+            "labels of held-out superconductors": int(label_never.sum()),
+            "labels held out to validate": int(label_val.sum()),
+            "labels with the formula of a held-out DFT frame": int((label_unseen & ~label_val).sum()),
+            "DFT frames held out to validate": int(dft_val.sum()),
+            "DFT frames of MP-20 or MPTS-52 test crystals": int((dft_test & ~dft_val).sum()),
+            "DFT frames of held-out superconductors": int(dft_never.sum()),
+        },
+    )
+
+
+def _draw(formula: tuple[tuple[int, int], ...]) -> float:
+    """A number in [0, 1) that depends on the formula alone."""
+    return zlib.crc32(repr(formula).encode()) / 2**32
+
+
+def _formulas(path: Path) -> list[tuple[tuple[int, int], ...]]:
+    with np.load(path) as file:
+        return [reduced_key(numbers) for numbers in np.split(file["numbers"], np.cumsum(file["n_atoms"])[:-1])]
+
+
+def _test_ids(folder: Path) -> set[str]:
+    with gzip.open(folder / "mp20_split_ids.json.gz", "rt") as file:
+        return set(json.load(file)["test"])
