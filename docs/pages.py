@@ -1,0 +1,46 @@
+"""What happens to each page while the documentation is built.
+
+``$formulas$`` become MathML, so that they show without a script or a network; ``{{ gallery:seconds to load }}`` becomes a
+figure of ``benchmarks/results/gallery.json``, so that no figure is typed by hand. A figure that was never measured is an error.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from latex2mathml.converter import convert
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+CODE = re.compile(r"^(```|~~~).*?^\1|`[^`\n]*`", re.DOTALL | re.MULTILINE)
+FORMULA = re.compile(r"\$\$(?P<display>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^\s$](?:[^$\n]*[^\s$])?)\$(?!\w)", re.DOTALL)
+FIGURE = re.compile(r"\{\{\s*(?P<file>[\w-]+):(?P<path>[^}|]+?)\s*(?:\|\s*(?P<format>[^}\s]+)\s*)?\}\}")
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """MkDocs calls this with each page; code stays as it is."""
+    pieces, end = [], 0
+    for code in CODE.finditer(markdown):
+        pieces += [_prose(markdown[end : code.start()]), code[0]]
+        end = code.end()
+    return "".join([*pieces, _prose(markdown[end:])])
+
+
+def _prose(text: str) -> str:
+    return FORMULA.sub(mathml, FIGURE.sub(figure, text))
+
+
+def mathml(formula: re.Match) -> str:
+    """One formula; a displayed one is a paragraph of its own."""
+    if formula["display"]:
+        return f'<div class="formula">{convert(formula["display"].strip(), display="block")}</div>'
+    return f"<span>{convert(formula['inline'])}</span>"  # a line that starts with <math> would become a paragraph
+
+
+def figure(mark: re.Match) -> str:
+    """``file:key/key | format``: a figure of benchmarks/results/file.json, or of its provenance: ``file:=commit``."""
+    result = json.loads((RESULTS / f"{mark['file']}.json").read_text(encoding="utf-8"))
+    keys = mark["path"].strip()
+    value = result if keys.startswith("=") else result["figures"]
+    for key in keys.removeprefix("=").split("/"):
+        value = value[int(key)] if isinstance(value, list) else value[key]
+    return format(value, mark["format"] or "")
