@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dao_ase.crystals import Crystals
 from dao_ase.neighbor_attention import collect
-from dao_ase.neighbors import Neighbors
+from dao_ase.neighbors import Neighbors, Pairs, find_pairs, join
 from dao_ase.potential import Potential
 
 
@@ -68,3 +69,49 @@ def predict(
         virial=per_atom.new_zeros(len(volume), 3, 3).index_add(0, crystal_index, per_atom),
         volume=volume,
     )
+
+
+def predict_crystals(model: Potential, crystals: Crystals, *, slots: int = 100_000) -> Prediction:
+    """Energy, forces and stress of any number of periodic crystals, in parts of about ``slots`` neighbours.
+
+    >>> from dao_ase.calculator import load_potential
+    >>> silicon = Crystals(torch.full((1, 3, 3), 2.73) - 2.73 * torch.eye(3), torch.tensor([[0.0] * 3, [0.25] * 3]),
+    ...                    torch.tensor([14, 14]), torch.tensor([2]))
+    >>> predict_crystals(load_potential(), silicon).forces.abs().max() < 1e-3
+    tensor(True)
+    """
+    pairs = [pairs_of(model, crystal) for crystal in crystals]
+    work = [2 * len(found.first) for found in pairs]
+    parts = []
+    for chosen in _parts(work, slots):
+        batch = crystals[chosen]
+        neighbors = Neighbors.from_pairs(
+            join([pairs[c] for c in chosen], batch.num_atoms.tolist()), len(batch.frac_coords)
+        )
+        positions, dtype = batch.to(dtype=torch.float64).positions, model.reference.dtype
+        vectors = neighbors.vectors(positions, batch.lattice.double()[batch.crystal_index]).to(dtype)
+        volume = batch.volume.abs().to(dtype)
+        parts.append(predict(model, batch.atomic_numbers, vectors, neighbors, batch.crystal_index, volume))
+    return Prediction(
+        **{name: torch.cat([getattr(part, name) for part in parts]) for name in Prediction.__annotations__}
+    )
+
+
+def pairs_of(model: Potential, crystal: Crystals) -> Pairs:
+    """The pairs of one crystal within the cutoffs of its elements."""
+    positions, lattice = crystal.to(dtype=torch.float64).positions, crystal.lattice[0].double()
+    found = find_pairs(positions, lattice, model.max_cutoff(crystal.atomic_numbers))
+    return model.within_cutoff(crystal.atomic_numbers, positions, lattice, found)
+
+
+def _parts(work: list[int], budget: int) -> list[list[int]]:
+    """Consecutive indices whose work stays within the budget, at least one in each part."""
+    parts: list[list[int]] = [[]]
+    total = 0
+    for index, amount in enumerate(work):
+        if parts[-1] and total + amount > budget:
+            parts.append([])
+            total = 0
+        parts[-1].append(index)
+        total += amount
+    return parts

@@ -83,7 +83,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, atoms: Tensor, index: Tensor, reverse: Tensor) -> Tensor:
         ctx.save_for_backward(index, reverse)
-        return atoms.index_select(0, index.flatten()).view(*index.shape, -1)
+        return atoms.index_select(0, index.flatten()).view(*index.shape, atoms.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:

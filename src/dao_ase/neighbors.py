@@ -69,6 +69,10 @@ class Neighbors:
         shape = (num_atoms, slots)
         return cls(index.view(shape), shifts.view(*shape, 3), present.view(shape), reverse.view(shape))
 
+    def to(self, device: torch.device | str) -> Neighbors:
+        """The same rows on another device."""
+        return Neighbors(self.index.to(device), self.shift.to(device), self.present.to(device), self.reverse.to(device))
+
     def vectors(
         self, positions: Float[Tensor, "atoms 3"], lattice: Float[Tensor, "#atoms 3 3"]
     ) -> Float[Tensor, "atoms slots 3"]:

@@ -12,7 +12,8 @@ The energy depends on the geometry through the vectors r_ij alone; derivatives.p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -81,6 +82,10 @@ class Potential(nn.Module):
     def elements(self) -> list[int]:
         """The atomic numbers that the model was trained on."""
         return torch.nonzero(self.trained).flatten().tolist()
+
+    def header(self) -> dict[str, Any]:
+        """What a weight file must say for the model to be built again."""
+        return {"model": "potential", "config": asdict(self.config)}
 
     def pair_cutoff(self, first: Int[Tensor, "*shape"], second: Int[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
         """The cutoff (Å) of two elements, given their atomic numbers."""

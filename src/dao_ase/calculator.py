@@ -1,0 +1,171 @@
+"""DAO-P for ASE and pymatgen: ``atoms.calc = DAOCalculator()``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
+
+from dao_ase import checkpoint
+from dao_ase.composition import SYMBOLS
+from dao_ase.derivatives import Prediction, predict
+from dao_ase.neighbors import Neighbors
+from dao_ase.potential import Potential, PotentialConfig
+from dao_ase.verlet import VerletList
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def save_potential(path: str | Path, model: Potential, header: Mapping[str, Any] | None = None) -> None:
+    """Writes the weights of a potential, its sizes, and whatever else the header should say."""
+    checkpoint.save(path, model.state_dict(), {**(header or {}), **model.header()})
+
+
+def load_potential(path: str | Path | None = None, device: str = "cpu", dtype: str = "float32") -> Potential:
+    """The potential in a weight file; without a path, the one installed with the package.
+
+    >>> load_potential().config.layers
+    2
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+    tensors, header = checkpoint.load(path if path is not None else checkpoint.default_weights("dao_p"), device)
+    if header.get("model") != "potential":
+        raise checkpoint.CheckpointError(f"{str(path)!r} holds a {header.get('model')!r}, not a potential")
+    model = Potential(PotentialConfig(**header["config"]))
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise checkpoint.CheckpointError(f"{str(path)!r} does not fit its own header: {error}") from error
+    return model.to(device, DTYPES[dtype]).eval().requires_grad_(False)
+
+
+class DAOCalculator(Calculator):
+    """An ASE calculator on DAO-P: energy (eV), forces (eV/Å) and stress (eV/Å³, Voigt, ASE's sign).
+
+    The energy is on the scale of the Materials Project (PBE with its corrections). Initial charges and magnetic moments
+    are not used. Cells may be skewed, left-handed, smaller than the cutoff, partly periodic or absent; there is a stress
+    only where there is a volume.
+
+    >>> from ase.build import bulk
+    >>> atoms = bulk("Si")
+    >>> atoms.calc = DAOCalculator()
+    >>> energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+    default_parameters = {"model": None, "device": None, "dtype": "float32", "skin": 0.5}
+    nolabel = True
+
+    def __init__(
+        self,
+        model: Potential | str | Path | None = None,
+        *,
+        device: str | None = None,
+        dtype: str = "float32",
+        skin: float = 0.5,
+        stress_weight: float | None = None,
+    ) -> None:
+        """A calculator on the installed model, a weight file, or a `Potential`.
+
+        ``device`` is "cpu", "cuda" or None (CUDA where there is any). ``skin`` (Å) is added to the cutoffs, so that small
+        steps reuse the neighbour list. ``stress_weight`` is what pymatgen passes to convert GPa; the stress here already
+        has ASE's unit, so it changes nothing.
+        """
+        if skin < 0:
+            raise ValueError(f"skin is {skin} Å; it must not be negative")
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        name = model if model is None or isinstance(model, str | Path) else "custom"
+        self.model = (
+            load_potential(name, place, dtype)
+            if not isinstance(model, Potential)
+            else _frozen_copy(model, place, DTYPES[dtype])
+        )
+        self._list: VerletList | None = None
+        self._rows: Neighbors | None = None
+        super().__init__(model=None if name is None else str(name), device=device, dtype=dtype, skin=skin)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, **settings: Any) -> DAOCalculator:
+        """The calculator on a weight file that training wrote; settings as for the class."""
+        return cls(path, **settings)
+
+    @property
+    def elements(self) -> list[str]:
+        """Symbols of the elements that the model was trained on."""
+        return [SYMBOLS[number] for number in self.model.elements]
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] | None = None,
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Fills ``results``; called by ASE when the atoms have changed."""
+        super().calculate(atoms, properties, system_changes)
+        self._refuse_impossible(self.atoms)
+        if self._list is None or {"numbers", "pbc"} & set(system_changes):
+            numbers = torch.from_numpy(self.atoms.numbers.astype(np.int64))
+            self._list = VerletList(
+                self.model, numbers.to(self._device), periodic=self.atoms.pbc.tolist(), skin=self.parameters["skin"]
+            )
+        predicted = self._predict(self._list, self.atoms.positions, self.atoms.cell.array)
+        energy = float(predicted.energy)
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": predicted.energies.cpu().numpy(),
+            "forces": predicted.forces.double().cpu().numpy(),
+        }
+        if abs(self.atoms.cell.volume) > 1e-6:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(predicted.stress[0].double().cpu().numpy())
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.reference.device
+
+    def _predict(self, verlet: VerletList, positions: NDArray, lattice: NDArray) -> Prediction:
+        numbers, dtype = verlet.atomic_numbers, self.model.reference.dtype
+        if verlet.update(positions, lattice):
+            self._rows = Neighbors.from_pairs(verlet.pairs, len(numbers)).to(self._device)
+        assert self._rows is not None
+        cell = torch.tensor(lattice).to(self._device)
+        vectors = self._rows.vectors(torch.tensor(positions).to(self._device), cell.unsqueeze(0)).to(dtype)
+        volume = torch.linalg.det(cell).abs().reshape(1).to(dtype)
+        return predict(self.model, numbers, vectors, self._rows, torch.zeros_like(numbers), volume)
+
+    def _refuse_impossible(self, atoms: Atoms) -> None:
+        if len(atoms) == 0:
+            raise ValueError("the Atoms object holds no atoms; an energy needs at least one")
+        if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
+            wrong = np.flatnonzero(~np.isfinite(atoms.positions).all(1)).tolist()
+            raise ValueError(f"positions of atoms {wrong} or the cell are not finite numbers; mend them first")
+        periodic = atoms.cell.array[atoms.pbc]
+        if len(periodic) and np.linalg.matrix_rank(periodic, tol=1e-6) < len(periodic):
+            raise ValueError(
+                f"pbc is {atoms.pbc.tolist()}, but the lattice vectors along the periodic axes are zero or linearly "
+                "dependent; set atoms.cell, or atoms.pbc = False"
+            )
+        unknown = sorted({int(z) for z in atoms.numbers} - set(self.model.elements))
+        if unknown:
+            names = ", ".join(SYMBOLS[z] if 0 < z < len(SYMBOLS) else f"number {z}" for z in unknown)
+            raise ValueError(
+                f"{atoms.get_chemical_formula()!r} contains {names}, which is outside the {len(self.elements)} trained "
+                "elements; see DAOCalculator().elements"
+            )
+
+
+def _frozen_copy(model: Potential, device: str, dtype: torch.dtype) -> Potential:
+    """The same potential for use only: the caller's stays as it is, in its dtype and with its gradients."""
+    copy = Potential(model.config)
+    copy.load_state_dict(model.state_dict())
+    return copy.to(device, dtype).eval().requires_grad_(False)

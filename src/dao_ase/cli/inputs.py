@@ -1,0 +1,113 @@
+"""Structure files in, structure files out: what the commands that act on crystals share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from dao_ase.crystals import Crystals
+
+MANY_FRAMES = (".traj", ".extxyz", ".xyz", ".db", ".json")
+"""Suffixes of files that hold more than one structure."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One structure of one file."""
+
+    name: str
+    atoms: Atoms
+
+
+def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
+    """Every structure of every file, named ``file`` or ``file#frame``; and what could not be read, with the reason."""
+    import warnings
+
+    from ase.io import read
+
+    inputs: list[Input] = []
+    problems: list[str] = []
+    for path in paths:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                frames = list(read(path, index=":"))
+        except Exception as error:  # ASE's readers raise whatever their format's parser raises
+            problems.append(f"{path}: not a structure file that ASE reads: {error or type(error).__name__}")
+            continue
+        if not frames:
+            problems.append(f"{path}: holds no structure")
+        partial = [name for name, atoms in _named(path, frames) if _is_partly_occupied(atoms)]
+        problems += [f"{name}: sites are partly occupied; give an ordered structure" for name in partial]
+        inputs += [Input(name, atoms) for name, atoms in _named(path, frames) if name not in partial]
+    return inputs, problems
+
+
+def _named(path: Path, frames: Sequence[Atoms]) -> list[tuple[str, Atoms]]:
+    return [(str(path) if len(frames) == 1 else f"{path}#{frame}", atoms) for frame, atoms in enumerate(frames)]
+
+
+def _is_partly_occupied(atoms: Atoms) -> bool:
+    occupancy = atoms.info.get("occupancy") or {}
+    return any(len(site) > 1 or min(site.values()) < 0.999 for site in occupancy.values())
+
+
+def to_crystals(structures: Sequence[Atoms]) -> Crystals:
+    """A batch of crystals from ASE's atoms, in float64."""
+    import numpy as np
+    import torch
+
+    from dao_ase.crystals import Crystals
+
+    return Crystals(
+        torch.tensor(np.stack([atoms.cell.array for atoms in structures])),
+        torch.tensor(np.concatenate([atoms.get_scaled_positions(wrap=False) for atoms in structures])),
+        torch.tensor(np.concatenate([atoms.numbers for atoms in structures]).astype(np.int64)),
+        torch.tensor([len(atoms) for atoms in structures]),
+    )
+
+
+def write_structures(output: Path, structures: Sequence[Atoms], names: Sequence[str]) -> list[Path]:
+    """Writes one file, or a folder of CIF files where a file of this kind holds a single structure."""
+    if len(structures) == 1 and output.suffix and not output.is_dir():
+        return [_write(output, structures)]
+    if output.suffix in MANY_FRAMES:
+        return [_write(output, structures)]
+    if output.suffix and not output.is_dir():
+        raise click.ClickException(
+            f"{output}: {len(structures)} structures do not fit into one {output.suffix} file; "
+            f"give a folder, or one of {', '.join(MANY_FRAMES)}"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    stems = [Path(name.replace("#", "_")).name.removesuffix(".cif") for name in names]
+    taken: dict[str, int] = {}
+    written = []
+    for stem, atoms in zip(stems, structures, strict=True):
+        taken[stem] = taken.get(stem, 0) + 1
+        unique = stem if taken[stem] == 1 else f"{stem}_{taken[stem]}"
+        written.append(_write(output / f"{unique}.cif", [atoms]))
+    return written
+
+
+def _write(path: Path, structures: Sequence[Atoms]) -> Path:
+    """Writes under a temporary name first, so that no half-written file is ever read."""
+    from ase.io import write
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(temporary, structures if len(structures) > 1 else structures[0])
+        os.replace(temporary, path)
+    except Exception as error:  # as for reading: each of ASE's formats has errors of its own
+        raise click.ClickException(f"{path}: cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

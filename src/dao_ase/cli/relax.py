@@ -1,0 +1,141 @@
+"""``dao-ase relax``: relax crystals, all files at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from dao_ase.cli.inputs import Input
+    from dao_ase.relax import Frame, Relaxation
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--fmax", type=float, default=0.01, show_default=True, help="Converged below this force (eV/Å).")
+@click.option("--steps", type=int, default=500, show_default=True, help="At most so many steps.")
+@click.option("--pressure", type=float, default=0.0, show_default=True, help="Target pressure (GPa).")
+@click.option(
+    "--cell",
+    type=click.Choice(["full", "volume", "none"]),
+    default="full",
+    show_default=True,
+    help="What of the cell may change: all of it, its shape at constant volume, nothing.",
+)
+@click.option("--keep-symmetry", is_flag=True, help="Keep the space group of the input.")
+@click.option("--model", type=click.Path(path_type=Path), help="Weight file. Default: the installed model.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File for the relaxed structures, or a folder.")
+@click.option("--traj", type=click.Path(dir_okay=False, path_type=Path), help="File for every step (any ASE format).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def relax(
+    files: tuple[Path, ...], fmax: float, steps: int, pressure: float, cell: str, keep_symmetry: bool,
+    model: Path | None, dtype: str, output: Path | None, traj: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Relax the crystals in FILES (CIF, POSCAR, anything ASE reads) together, and report what changed.
+
+    The exit code is 1 when a crystal did not converge or could not be read.
+    """
+    from dao_ase import relax as relaxation
+    from dao_ase.calculator import load_potential
+    from dao_ase.cli.inputs import read_structures, to_crystals, write_structures
+
+    inputs, problems = read_structures(files)
+    for one in [
+        one for one in inputs if not one.atoms.pbc.all() or abs(one.atoms.cell.volume) < 1e-6 or not len(one.atoms)
+    ]:
+        problems.append(f"{one.name}: not periodic in three directions; relax it with ASE and DAOCalculator")
+        inputs.remove(one)
+    for problem in problems:
+        click.echo(problem, err=True)
+    if not inputs:
+        raise click.exceptions.Exit(1)
+    try:
+        results = relaxation.relax(
+            to_crystals([one.atoms for one in inputs]), load_potential(model, dtype=dtype), fmax=fmax, steps=steps,
+            pressure=pressure, cell=cell, keep_symmetry=keep_symmetry, record=traj is not None,  # type: ignore[arg-type]
+            on_done=lambda index, result: click.echo(f"{inputs[index].name}: {result.reason}", err=True),
+        )  # fmt: skip
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    rows = [_report(one, result) for one, result in zip(inputs, results, strict=True)]
+    ends = [(one, result.final) for one, result in zip(inputs, results, strict=True) if result.final is not None]
+    if output is not None and ends:
+        write_structures(output, [_atoms(one, frame) for one, frame in ends], [one.name for one, _ in ends])
+    if traj is not None and ends:
+        frames = [(one, frame) for one, result in zip(inputs, results, strict=True) for frame in result.trajectory]
+        write_structures(traj, [_atoms(one, frame) for one, frame in frames], [])
+    click.echo(json.dumps(rows, indent=1) if as_json else "\n\n".join(_text(row) for row in rows))
+    if problems or not all(result.converged for result in results):
+        raise click.exceptions.Exit(1)
+
+
+def _atoms(one: Input, frame: Frame) -> Atoms:
+    """The structure of a frame with its energy, forces and stress."""
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.stress import full_3x3_to_voigt_6_stress
+
+    atoms = Atoms(one.atoms.numbers, positions=frame.positions, cell=frame.lattice, pbc=True)
+    stress = full_3x3_to_voigt_6_stress(frame.stress)
+    atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.forces, stress=stress)
+    return atoms
+
+
+def _report(one: Input, result: Relaxation) -> dict[str, Any]:
+    """Start and end of a relaxation, for JSON."""
+    row: dict[str, Any] = {
+        "file": one.name,
+        "formula": one.atoms.get_chemical_formula(),
+        "atoms": len(one.atoms),
+        "converged": result.converged,
+        "steps": result.steps,
+        "reason": result.reason,
+    }
+    if result.start is None or result.final is None:
+        return row
+    for place, frame in (("start", result.start), ("end", result.final)):
+        row[place] = {
+            "energy": frame.energy,
+            "energy_per_atom": frame.energy / len(one.atoms),
+            "max_force": frame.max_force,
+            "pressure": frame.pressure,
+            "volume": frame.volume,
+            "space_group": _space_group(one, frame),
+        }
+    row["volume_change"] = result.final.volume / result.start.volume - 1
+    return row
+
+
+def _space_group(one: Input, frame: Frame) -> str:
+    import numpy as np
+
+    from dao_ase.symmetry import space_group
+
+    return space_group(frame.lattice, frame.positions @ np.linalg.inv(frame.lattice), one.atoms.numbers)
+
+
+def _text(row: dict[str, Any]) -> str:
+    """A report for people."""
+    head = f"{row['file']}  {row['formula']}  {row['reason']}"
+    if row["converged"]:
+        head += f" after {row['steps']} steps"
+    if "start" not in row:
+        return head
+    start, end = row["start"], row["end"]
+    lines = [
+        ("energy", f"{start['energy_per_atom']:.4f} -> {end['energy_per_atom']:.4f} eV/atom"),
+        ("largest force", f"{start['max_force']:.4f} -> {end['max_force']:.4f} eV/Å"),
+        ("pressure", f"{start['pressure']:.3f} -> {end['pressure']:.3f} GPa"),
+        ("volume", f"{start['volume']:.3f} -> {end['volume']:.3f} Å³ ({100 * row['volume_change']:+.2f} %)"),
+        ("space group", f"{start['space_group']} -> {end['space_group']}"),
+    ]
+    return "\n".join([head, *(f"  {name:<14}{text}" for name, text in lines)])
+
+
+__all__ = ["relax"]

@@ -1,0 +1,288 @@
+"""Relaxation of many crystals at once: FIRE for each, one call of the model for all that are still moving.
+
+Each crystal has its own time step and its own fate. Converged crystals leave the batch and waiting ones take their place;
+what cannot be relaxed is reported and touches no other crystal.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dao_ase.composition import SYMBOLS
+from dao_ase.crystals import Crystals
+from dao_ase.derivatives import Prediction, predict
+from dao_ase.neighbors import Neighbors, join
+from dao_ase.potential import Potential
+from dao_ase.symmetry import SymmetryOperations
+from dao_ase.verlet import VerletList
+
+GPA = 160.21766208
+"""1 eV/Å³ in GPa."""
+CellMode = Literal["full", "volume", "none"]
+MAX_FORCE = 1e4
+"""A force beyond this (eV/Å) is taken for a blow-up, and so is a volume that changes by more than `MAX_VOLUME_RATIO`."""
+MAX_VOLUME_RATIO = 4.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One geometry on the way: positions and lattice (Å), energy (eV), forces (eV/Å), stress (eV/Å³)."""
+
+    positions: NDArray[np.float64]
+    lattice: NDArray[np.float64]
+    energy: float
+    forces: NDArray[np.float64]
+    stress: NDArray[np.float64]
+
+    @property
+    def max_force(self) -> float:
+        """The longest force (eV/Å)."""
+        return float(np.sqrt((self.forces**2).sum(1).max()))
+
+    @property
+    def pressure(self) -> float:
+        """The pressure (GPa), positive when the crystal wants to expand."""
+        return float(-np.trace(self.stress) / 3 * GPA)
+
+    @property
+    def volume(self) -> float:
+        """The volume of the cell (Å³)."""
+        return abs(float(np.linalg.det(self.lattice)))
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """What became of one crystal. Without a single valid energy, ``start`` and ``final`` are None."""
+
+    converged: bool
+    steps: int
+    reason: str
+    start: Frame | None
+    final: Frame | None
+    trajectory: list[Frame] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RelaxSettings:
+    """How to relax; see `relax`."""
+
+    fmax: float = 0.01
+    steps: int = 500
+    pressure: float = 0.0
+    cell: CellMode = "full"
+    keep_symmetry: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.fmax > 0:
+            raise ValueError(f"fmax is {self.fmax} eV/Å; it must be positive")
+        if self.steps < 0:
+            raise ValueError(f"steps is {self.steps}; it must not be negative")
+        if self.cell not in ("full", "volume", "none"):
+            raise ValueError(f"cell {self.cell!r} is none of 'full', 'volume', 'none'")
+
+
+def relax(
+    crystals: Crystals,
+    model: Potential,
+    *,
+    fmax: float = 0.01,
+    steps: int = 500,
+    pressure: float = 0.0,
+    cell: CellMode = "full",
+    keep_symmetry: bool = False,
+    record: bool = False,
+    slots: int = 30_000,
+    on_done: Callable[[int, Relaxation], None] | None = None,
+) -> list[Relaxation]:
+    """Relaxes every crystal until its forces, and the virial per atom, are below ``fmax`` (eV/Å, eV).
+
+    ``pressure`` is in GPa. ``cell`` says what may change besides positions: everything ("full"), the shape at constant
+    volume ("volume"), nothing ("none"). ``keep_symmetry`` projects forces and stress onto the initial space group. About
+    ``slots`` neighbours are evaluated at once. ``record`` keeps every geometry; ``on_done`` is told of each that ends.
+
+    A crystal that blows up, or that the model cannot describe, ends with ``converged=False`` and a reason; its ``final``
+    is its best geometry until then.
+    """
+    settings = RelaxSettings(fmax, steps, pressure, cell, keep_symmetry)
+    waiting = deque(range(len(crystals)))
+    results: dict[int, Relaxation] = {}
+    moving: dict[int, _Path] = {}
+
+    def finish(index: int, result: Relaxation) -> None:
+        results[index] = result
+        moving.pop(index, None)
+        if on_done is not None:
+            on_done(index, result)
+
+    rows = _Rows(model)
+    while waiting or moving:
+        while waiting and sum(path.work for path in moving.values()) < slots:
+            index = waiting.popleft()
+            try:
+                moving[index] = _Path(crystals[index], model, settings, record)
+            except ValueError as error:
+                finish(index, Relaxation(False, 0, str(error), None, None))
+        for index, frame in zip(list(moving), rows.evaluate(list(moving.values())), strict=True):
+            reason = moving[index].advance(frame)
+            if reason is not None:
+                finish(index, moving[index].result(reason))
+    return [results[index] for index in range(len(crystals))]
+
+
+class _Path:
+    """One crystal on its way: FIRE (Bitzek et al., Phys. Rev. Lett. 97, 170201, 2006) in positions and strain.
+
+    The step is x → (x + dx)(1 + ε), L → L(1 + ε). The strain counts as three more atoms, w = N ε, with the force
+    −V(σ + p)/N, so that cell and atoms move at about the same pace.
+    """
+
+    def __init__(self, crystal: Crystals, model: Potential, settings: RelaxSettings, record: bool) -> None:
+        self.settings, self.record = settings, record
+        self.numbers = crystal.atomic_numbers
+        self.lattice = crystal.lattice[0].double().numpy().copy()
+        self.positions = crystal.frac_coords.double().numpy() @ self.lattice
+        self._refuse_impossible(model)
+        self.verlet = VerletList(model, self.numbers)
+        self.verlet.update(self.positions, self.lattice)
+        self.symmetry = None
+        if settings.keep_symmetry:
+            self.symmetry = SymmetryOperations.find(
+                self.lattice, crystal.frac_coords.double().numpy(), self.numbers.numpy()
+            )
+        self.velocity = np.zeros((len(self.numbers) + 3, 3))
+        self.time_step, self.mixing, self.downhill, self.taken = 0.1, 0.1, 0, 0
+        self.start: Frame | None = None
+        self.best: Frame | None = None
+        self.trajectory: list[Frame] = []
+
+    def _refuse_impossible(self, model: Potential) -> None:
+        if not np.isfinite(self.positions).all() or not np.isfinite(self.lattice).all():
+            raise ValueError("a position or the lattice is not a finite number")
+        if abs(np.linalg.det(self.lattice)) < 1e-3:
+            raise ValueError(
+                f"the cell has a volume of {abs(np.linalg.det(self.lattice)):.2g} Å³; it must be three-dimensional"
+            )
+        unknown = sorted(set(self.numbers.tolist()) - set(model.elements))
+        if unknown:
+            names = ", ".join(SYMBOLS[z] for z in unknown)
+            raise ValueError(
+                f"{names} is outside the {len(model.elements)} trained elements; see DAOCalculator().elements"
+            )
+
+    @property
+    def work(self) -> int:
+        """How many neighbours an evaluation visits."""
+        return 2 * len(self.verlet.pairs.first)
+
+    def advance(self, frame: Frame) -> str | None:
+        """Takes in what the model says of the current geometry, and moves on; or says why the path ends here."""
+        if not np.isfinite(frame.energy) or not np.isfinite(frame.forces).all() or frame.max_force > MAX_FORCE:
+            return f"blew up at step {self.taken}: the largest force is {frame.max_force:.3g} eV/Å"
+        if self.start is None:
+            self.start = frame
+        if not 1 / MAX_VOLUME_RATIO < frame.volume / self.start.volume < MAX_VOLUME_RATIO:
+            return (
+                f"blew up at step {self.taken}: the volume went from {self.start.volume:.4g} to {frame.volume:.4g} Å³"
+            )
+        if self.record:
+            self.trajectory.append(frame)
+        if self.best is None or self._enthalpy(frame) <= self._enthalpy(self.best):
+            self.best = frame
+        force = self._force(frame)
+        if np.sqrt((force**2).sum(1).max()) < self.settings.fmax:
+            self.best = frame
+            return "converged"
+        if self.taken == self.settings.steps:
+            return f"not converged after {self.taken} steps: the largest force is {frame.max_force:.3g} eV/Å"
+        self._move(self._fire(force))
+        self.taken += 1
+        try:
+            self.verlet.update(self.positions, self.lattice)
+        except ValueError as error:
+            return f"blew up at step {self.taken}: {error}"
+        return None
+
+    def result(self, reason: str) -> Relaxation:
+        """What became of the crystal."""
+        return Relaxation(reason == "converged", self.taken, reason, self.start, self.best, self.trajectory)
+
+    def _enthalpy(self, frame: Frame) -> float:
+        return frame.energy + self.settings.pressure / GPA * frame.volume
+
+    def _force(self, frame: Frame) -> NDArray[np.float64]:
+        """Forces on atoms and strain, with the constraints applied."""
+        forces, stress = frame.forces, frame.stress
+        if self.symmetry is not None:
+            forces = self.symmetry.symmetrize_vectors(forces, frame.lattice)
+            stress = self.symmetry.symmetrize_tensor(stress, frame.lattice)
+        virial = -frame.volume * (stress + self.settings.pressure / GPA * np.eye(3)) / len(forces)
+        if self.settings.cell == "volume":
+            virial = virial - np.trace(virial) / 3 * np.eye(3)
+        if self.settings.cell == "none":
+            virial = np.zeros((3, 3))
+        return np.concatenate([forces - forces.mean(0), virial])
+
+    def _fire(self, force: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The next step: accelerate downhill, stop and restart where the path turns uphill."""
+        velocity = self.velocity
+        if (force * velocity).sum() > 0:
+            speed, size = np.linalg.norm(velocity), np.linalg.norm(force)
+            velocity = (1 - self.mixing) * velocity + self.mixing * speed / size * force
+            self.downhill += 1
+            if self.downhill > 5:
+                self.time_step, self.mixing = min(1.1 * self.time_step, 1.0), 0.99 * self.mixing
+        else:
+            velocity = np.zeros_like(velocity)
+            self.time_step, self.mixing, self.downhill = 0.5 * self.time_step, 0.1, 0
+        self.velocity = velocity + self.time_step * force
+        step = self.time_step * self.velocity
+        longest = np.sqrt((step**2).sum(1).max())
+        return step * min(1.0, 0.2 / longest)
+
+    def _move(self, step: NDArray[np.float64]) -> None:
+        growth = np.eye(3) + step[-3:] / len(self.numbers)
+        if self.settings.cell == "volume":
+            growth = growth / np.linalg.det(growth) ** (1 / 3)
+        self.positions, self.lattice = (self.positions + step[:-3]) @ growth, self.lattice @ growth
+
+
+class _Rows:
+    """The model on all moving crystals at once; the rows of neighbours are laid out anew only when a list has changed."""
+
+    def __init__(self, model: Potential) -> None:
+        self.model = model
+        self._key: tuple = ()
+        self._neighbors: Neighbors
+
+    def evaluate(self, paths: Sequence[_Path]) -> Iterator[Frame]:
+        """The energy, forces and stress of each crystal."""
+        if not paths:
+            return
+        counts = [len(path.numbers) for path in paths]
+        key = tuple((id(path), path.verlet.builds) for path in paths)
+        if key != self._key:
+            pairs = join([path.verlet.pairs for path in paths], counts)
+            self._neighbors, self._key = Neighbors.from_pairs(pairs, sum(counts)), key
+        predicted = self._predict(paths, counts)
+        forces, stress = predicted.forces.double().numpy(), predicted.stress.double().numpy()
+        ends = np.cumsum(counts)
+        for c, path in enumerate(paths):
+            atoms = slice(ends[c] - counts[c], ends[c])
+            yield Frame(path.positions, path.lattice, float(predicted.energy[c]), forces[atoms], stress[c])
+
+    def _predict(self, paths: Sequence[_Path], counts: list[int]) -> Prediction:
+        dtype = self.model.reference.dtype
+        crystal_index = torch.arange(len(paths)).repeat_interleave(torch.tensor(counts))
+        lattice = torch.from_numpy(np.stack([path.lattice for path in paths]))
+        positions = torch.from_numpy(np.concatenate([path.positions for path in paths]))
+        vectors = self._neighbors.vectors(positions, lattice[crystal_index]).to(dtype)
+        numbers = torch.cat([path.numbers for path in paths])
+        volume = torch.linalg.det(lattice).abs().to(dtype)
+        return predict(self.model, numbers, vectors, self._neighbors, crystal_index, volume)

@@ -1,0 +1,73 @@
+"""The space group of a crystal: its number, and the projection of forces and stress onto it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class SymmetryOperations:
+    """Rotations (in fractional coordinates, acting on columns) and the atom onto which each operation carries each atom."""
+
+    rotations: NDArray[np.int64]
+    image: NDArray[np.int64]
+
+    @classmethod
+    def find(
+        cls, lattice: NDArray, frac_coords: NDArray, atomic_numbers: NDArray, tolerance: float = 0.01
+    ) -> SymmetryOperations:
+        """The operations of a crystal (rows of ``lattice`` in Å; ``tolerance`` in Å); the identity where none is found."""
+        import spglib
+
+        found: Any = _quiet(spglib.get_symmetry, (lattice, frac_coords, atomic_numbers), symprec=tolerance)
+        if found is None:
+            return cls(np.eye(3, dtype=np.int64)[None], np.arange(len(frac_coords))[None])
+        images = []
+        for rotation, translation in zip(found["rotations"], found["translations"], strict=True):
+            moved = frac_coords @ rotation.T + translation
+            offset = moved[:, None] - frac_coords[None]
+            distance = np.linalg.norm((offset - np.round(offset)) @ lattice, axis=-1)
+            distance[atomic_numbers[:, None] != atomic_numbers[None]] = np.inf
+            images.append(distance.argmin(1))
+        return cls(found["rotations"].astype(np.int64), np.array(images))
+
+    def symmetrize_vectors(self, vectors: NDArray[np.float64], lattice: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The mean over all operations of the rotated vectors, each on the atom where it belongs."""
+        total = np.zeros_like(vectors)
+        for image, matrix in zip(self.image, self._cartesian(lattice), strict=True):
+            total[image] += vectors @ matrix
+        return total / len(self.image)
+
+    def symmetrize_tensor(self, tensor: NDArray[np.float64], lattice: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The mean over all operations of the rotated tensor."""
+        matrices = self._cartesian(lattice)
+        return np.einsum("gki,kl,glj->ij", matrices, tensor, matrices) / len(matrices)
+
+    def _cartesian(self, lattice: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Matrices that act on row vectors from the right: L⁻¹ Rᵀ L."""
+        return np.linalg.inv(lattice) @ self.rotations.transpose(0, 2, 1) @ lattice
+
+
+def space_group(lattice: NDArray, frac_coords: NDArray, atomic_numbers: NDArray, tolerance: float = 0.01) -> str:
+    """The symbol and number of the space group, for example ``Fm-3m (225)``; ``P1 (1)`` where none is found."""
+    import spglib
+
+    found: Any = _quiet(spglib.get_spacegroup, (lattice, frac_coords, atomic_numbers), symprec=tolerance)
+    return found if found is not None else "P1 (1)"
+
+
+def _quiet(function: Any, *arguments: Any, **settings: Any) -> Any:
+    """spglib without its deprecation warnings, and with None for a failure, whichever way it reports one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            return function(*arguments, **settings)
+        except Exception as error:  # spglib >= 2.7 may raise its own errors where it used to return None
+            if type(error).__module__.partition(".")[0] != "spglib":
+                raise
+            return None
