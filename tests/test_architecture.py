@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "dao_ase"
 
 LAYERS = [
     # what a crystal is
-    ["torus", "lattice", "niggli", "radii", "composition", "crystals"],
+    ["torus", "lattice", "niggli", "radii", "symmetry", "composition", "crystals"],
     # atoms in and out, pairs, attention, noise
     ["convert", "neighbors", "layers"],
     ["neighbor_attention", "processes"],
@@ -28,10 +28,10 @@ LAYERS = [
     ["guidance"],
     ["sampler"],
     # what acts on them
-    ["calculator", "train", "espresso"],
-    ["relax"],
-    ["rank", "gates"],
-    ["generator", "properties", "evaluate"],
+    ["verlet", "train", "espresso"],
+    ["calculator", "relax", "evaluate"],
+    ["rank", "gates", "ase_plugin"],
+    ["generator", "properties"],
     ["compare", "screen", "gallery", "doctor"],
     ["cli"],
 ]

@@ -105,7 +105,7 @@ def _weights() -> Iterator[Finding]:
         numbers = sum(tensor.numel() for tensor in tensors.values())
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         yield Finding(
-            "weights", name, "ok", f"{header.get('kind', 'model')}, {numbers / 1e6:.1f} M numbers, {size / 1e6:.1f} MB"
+            "weights", name, "ok", f"{header.get('model', 'model')}, {numbers / 1e6:.1f} M numbers, {size / 1e6:.1f} MB"
         )
 
 

@@ -11,7 +11,10 @@ MARKS = {"ok": ("✓", "green"), "absent": ("–", "yellow"), "broken": ("✗", 
 @click.option("--no-self-test", is_flag=True, help="Only look, compute nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(no_self_test: bool, as_json: bool) -> None:
-    """Check the installation: versions, devices, extras, weights, programs, and a self-test of a few seconds."""
+    """Check the installation, and say what to do about it.
+
+    Looks at versions, devices, extras, weights and programs, and runs a self-test of a few seconds.
+    """
     from dao_ase import doctor as examination
 
     findings = []

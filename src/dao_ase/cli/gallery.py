@@ -14,7 +14,10 @@ import click
 @click.option("--title", help="Heading of the page. Default: the formulas.")
 @click.option("--open", "open_it", is_flag=True, help="Show the page in the browser.")
 def gallery(run_dir: Path, output: Path | None, reference: str | None, title: str | None, open_it: bool) -> None:
-    """Make one offline HTML page of the structures in RUN_DIR, the directory of `dao-ase generate ... -o RUN_DIR`."""
+    """Show generated structures as one offline HTML page.
+
+    RUN_DIR is the directory of `dao-ase generate ... -o RUN_DIR`.
+    """
     from pymatgen.core import Structure
 
     from dao_ase.gallery import read_run, write_gallery
