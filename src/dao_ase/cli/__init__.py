@@ -31,6 +31,12 @@ class _Commands(click.Group):
             ctx.fail(f"No such command '{cmd_name}'. Did you mean '{near[0]}'?")
         return None
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """First sentences in full, where click would cut them at the edge of the screen."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit=200)) for name, command in commands if command])
+
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dao-ase")
