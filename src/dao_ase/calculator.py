@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,8 @@ class DAOCalculator(Calculator):
     >>> energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
     """
 
-    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
-    default_parameters = {"model": None, "device": None, "dtype": "float32", "skin": 0.5}
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012 (ASE declares them so)
+    default_parameters = {"model": None, "device": None, "dtype": "float32", "skin": 0.5}  # noqa: RUF012
     nolabel = True
 
     def __init__(
@@ -88,7 +89,7 @@ class DAOCalculator(Calculator):
         self.model = (
             load_potential(name, place, dtype)
             if not isinstance(model, Potential)
-            else _frozen_copy(model, place, DTYPES[dtype])
+            else copy.deepcopy(model).to(place, DTYPES[dtype]).eval().requires_grad_(False)
         )
         self._list: VerletList | None = None
         self._rows: Neighbors | None = None
@@ -162,10 +163,3 @@ class DAOCalculator(Calculator):
                 f"{atoms.get_chemical_formula()!r} contains {names}, which is outside the {len(self.elements)} trained "
                 "elements; see DAOCalculator().elements"
             )
-
-
-def _frozen_copy(model: Potential, device: str, dtype: torch.dtype) -> Potential:
-    """The same potential for use only: the caller's stays as it is, in its dtype and with its gradients."""
-    copy = Potential(model.config)
-    copy.load_state_dict(model.state_dict())
-    return copy.to(device, dtype).eval().requires_grad_(False)

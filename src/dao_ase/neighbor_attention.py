@@ -46,15 +46,15 @@ def bessel(x: Float[Tensor, "*shape"], count: int) -> Float[Tensor, "*shape {cou
 class DirectionMoments(nn.Module):
     """The distinct components of 1, r̂, r̂⊗r̂, … up to a rank, weighted so that ⟨r̂ⁿ, ŝⁿ⟩ = (r̂·ŝ)ⁿ as a plain dot product."""
 
-    weight: Tensor
+    orders: Tensor
 
     def __init__(self, rank: int) -> None:
         super().__init__()
         self.rank = rank
         monomials = [list(combinations_with_replacement(range(3), n)) for n in range(rank + 1)]
         self.sizes = [len(level) for level in monomials]
-        weights = [_multinomial(monomial) ** 0.5 for level in monomials for monomial in level]
-        self.register_buffer("weight", torch.tensor(weights), persistent=False)
+        orders = [_multinomial(monomial) for level in monomials for monomial in level]
+        self.register_buffer("orders", torch.tensor(orders), persistent=False)
         for n in range(2, rank + 1):
             parents = [monomials[n - 1].index(monomial[:-1]) for monomial in monomials[n]]
             self.register_buffer(f"parent{n}", torch.tensor(parents), persistent=False)
@@ -66,7 +66,7 @@ class DirectionMoments(nn.Module):
         levels = [torch.ones_like(direction[..., :1]), direction]
         for n in range(2, self.rank + 1):
             levels.append(levels[-1][..., getattr(self, f"parent{n}")] * direction[..., getattr(self, f"axis{n}")])
-        return torch.cat(levels[: self.rank + 1], -1) * self.weight
+        return torch.cat(levels[: self.rank + 1], -1) * self.orders.to(direction.dtype).sqrt()
 
 
 def _multinomial(monomial: tuple[int, ...]) -> int:

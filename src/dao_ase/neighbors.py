@@ -10,14 +10,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-
-Backend = Literal["vesin", "cluster"]
 
 
 class Pairs(NamedTuple):
@@ -87,9 +85,11 @@ def find_pairs(
     cutoff: float,
     *,
     periodic: bool | Sequence[bool] = True,
-    backend: Backend = "vesin",
+    backend: str = "vesin",
 ) -> Pairs:
     """All pairs of one crystal with |r| < cutoff (Å), each once. Positions need not lie in the cell.
+
+    ``backend`` is "vesin" or "cluster" (torch-cluster over ghost images: for large systems on a GPU).
 
     >>> import torch
     >>> len(find_pairs(torch.zeros(1, 3), torch.eye(3), 1.1).first)       # simple cubic: 6 neighbours, 3 pairs

@@ -87,7 +87,7 @@ class Potential(nn.Module):
         """What a weight file must say for the model to be built again."""
         return {"model": "potential", "config": asdict(self.config)}
 
-    def pair_cutoff(self, first: Int[Tensor, "*shape"], second: Int[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
+    def pair_cutoff(self, first: Int[Tensor, "..."], second: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The cutoff (Å) of two elements, given their atomic numbers."""
         c = self.config
         return (c.cutoff_offset + c.cutoff_scale * (self.radii[first] + self.radii[second])).clamp(min=c.cutoff_min)
@@ -148,7 +148,7 @@ def _polar(vectors: Tensor, present: Tensor, cutoff: Tensor) -> tuple[Tensor, Te
 
 
 def zbl(
-    distance: Float[Tensor, "*shape"], first: Float[Tensor, "*#shape"], second: Float[Tensor, "*#shape"]
+    distance: Float[Tensor, "*shape"], first: Float[Tensor, "..."], second: Float[Tensor, "..."]
 ) -> Float[Tensor, "*shape"]:
     """The universal repulsion of two nuclei (eV) at a distance (Å): Ziegler, Biersack, Littmark 1985.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -25,7 +24,6 @@ from dao_ase.verlet import VerletList
 
 GPA = 160.21766208
 """1 eV/Å³ in GPa."""
-CellMode = Literal["full", "volume", "none"]
 MAX_FORCE = 1e4
 """A force beyond this (eV/Å) is taken for a blow-up, and so is a volume that changes by more than `MAX_VOLUME_RATIO`."""
 MAX_VOLUME_RATIO = 4.0
@@ -76,7 +74,7 @@ class RelaxSettings:
     fmax: float = 0.01
     steps: int = 500
     pressure: float = 0.0
-    cell: CellMode = "full"
+    cell: str = "full"
     keep_symmetry: bool = False
 
     def __post_init__(self) -> None:
@@ -95,7 +93,7 @@ def relax(
     fmax: float = 0.01,
     steps: int = 500,
     pressure: float = 0.0,
-    cell: CellMode = "full",
+    cell: str = "full",
     keep_symmetry: bool = False,
     record: bool = False,
     slots: int = 30_000,

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dao_ase.neighbors import Backend, Pairs, find_pairs
+from dao_ase.neighbors import Pairs, find_pairs
 from dao_ase.potential import Potential
 
 MIN_DISTANCE = 0.05
@@ -31,7 +31,7 @@ class VerletList:
         *,
         periodic: bool | Sequence[bool] = True,
         skin: float = 0.5,
-        backend: Backend = "vesin",
+        backend: str = "vesin",
     ) -> None:
         self.model, self.atomic_numbers, self.backend = model, atomic_numbers, backend
         self.periodic, self.skin = periodic, skin

@@ -1,0 +1,228 @@
+"""DAOCalculator: the model's numbers in ASE's clothes, and clear words for what has no energy."""
+
+import copy
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms, units
+from ase.build import bulk, molecule
+from ase.calculators.calculator import PropertyNotImplementedError, get_calculator_class
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import LBFGS
+from named import FORCE_TOLERANCE, NAMED, MorsePotential, random_potential, rattled, to_crystals
+
+from dao_ase.calculator import DAOCalculator, load_potential, save_potential
+from dao_ase.checkpoint import CheckpointError
+from dao_ase.derivatives import predict_crystals
+
+MODEL = random_potential()
+
+
+def calculator(**settings) -> DAOCalculator:
+    return DAOCalculator(MODEL, **{"dtype": "float64", **settings})
+
+
+@pytest.fixture
+def weights(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_potential(path, MODEL.float(), {"note": "random"})
+    MODEL.double()
+    return path
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_calculator_equals_model(name):
+    atoms = NAMED[name].copy()
+    atoms.calc = calculator()
+    predicted = predict_crystals(MODEL, to_crystals(atoms))
+    assert atoms.get_potential_energy() == pytest.approx(float(predicted.energy), abs=1e-10)
+    assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
+    assert np.allclose(atoms.get_forces(), predicted.forces, atol=1e-10)
+    assert np.allclose(atoms.get_stress(voigt=False), predicted.stress[0], atol=1e-10)
+    assert atoms.get_potential_energies().sum() == pytest.approx(float(predicted.energy))
+
+
+def test_derivatives_by_ases_own_finite_differences():
+    atoms = NAMED["skewed"].copy()
+    atoms.calc = calculator()
+    numeric = calculate_numerical_forces(atoms, eps=1e-5, iatoms=[0, 3])
+    assert np.abs(numeric - atoms.get_forces()[[0, 3]]).max() < FORCE_TOLERANCE["float64"]
+    assert np.abs(calculate_numerical_stress(atoms, eps=1e-5) - atoms.get_stress()).max() < FORCE_TOLERANCE["float64"]
+
+
+def test_float32_is_the_default_and_close_to_float64():
+    default = DAOCalculator(MODEL)
+    assert {weight.dtype for weight in default.model.parameters()} == {torch.float32}
+    assert torch.get_default_dtype() == torch.float32
+    assert next(MODEL.parameters()).dtype == torch.float64  # the caller's model stays as it is
+    single, double = NAMED["salt"].copy(), NAMED["salt"].copy()
+    single.calc, double.calc = default, calculator()
+    assert np.abs(single.get_forces() - double.get_forces()).max() < 1e-3
+    assert single.get_potential_energy() == pytest.approx(double.get_potential_energy(), abs=1e-3)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_copies_are_independent_and_equal(duplicate):
+    first, second = NAMED["salt"].copy(), NAMED["salt"].copy()
+    first.calc = calculator()
+    energy = first.get_potential_energy()
+    second.calc = duplicate(first.calc)
+    assert second.calc.model is not first.calc.model
+    second.rattle(0.1)
+    assert second.get_potential_energy() != energy
+    assert first.get_potential_energy() == energy
+
+
+def test_parameters_are_json(weights):
+    calc = DAOCalculator(weights, dtype="float64")
+    stored = json.loads(json.dumps(calc.parameters))
+    assert DAOCalculator(**stored).parameters == calc.parameters
+    assert json.loads(json.dumps(calc.todict()))["dtype"] == "float64"
+
+
+def test_weights_survive_the_disk_to_the_bit(weights):
+    loaded = load_potential(weights)
+    for name, tensor in MODEL.float().state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+    MODEL.double()
+    atoms, again = NAMED["skewed"].copy(), NAMED["skewed"].copy()
+    atoms.calc, again.calc = DAOCalculator(MODEL), DAOCalculator.from_checkpoint(weights)
+    assert atoms.get_potential_energy() == again.get_potential_energy()
+    assert (atoms.get_forces() == again.get_forces()).all()
+
+
+def test_weights_of_something_else_are_refused(tmp_path):
+    from dao_ase import checkpoint
+
+    checkpoint.save(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, {"model": "denoiser"})
+    with pytest.raises(CheckpointError, match="not a potential"):
+        DAOCalculator(tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="no weight file"):
+        DAOCalculator(tmp_path / "missing.safetensors")
+
+
+def bad(atoms: Atoms, **changes) -> Atoms:
+    for name, value in changes.items():
+        setattr(atoms, name, value)
+    return atoms
+
+
+@pytest.mark.parametrize(
+    ("atoms", "reason"),
+    [
+        (Atoms(), "no atoms"),
+        (Atoms("Si", positions=[[np.nan, 0, 0]], cell=np.eye(3) * 5, pbc=True), r"positions of atoms \[0\]"),
+        (Atoms("Si2", positions=[[0, 0, 0], [0, 0, 0]], cell=np.eye(3) * 5, pbc=True), "atoms 0 and 1 are 0 Å apart"),
+        (Atoms("Si2", positions=[[0, 0, 0], [5, 0, 0]], cell=np.eye(3) * 5, pbc=True), "atoms 0 and 1 are"),
+        (Atoms("Si", pbc=True), "zero or linearly dependent"),
+        (Atoms("Si", cell=[[3, 0, 0], [0, 3, 0], [3, 3, 0]], pbc=True), "zero or linearly dependent"),
+        (Atoms("X"), "number 0"),
+        (Atoms(numbers=[118]), "Og, which is outside"),
+    ],
+)
+def test_what_has_no_energy_is_refused_with_the_reason(atoms, reason):
+    atoms.calc = calculator()
+    with pytest.raises(ValueError, match=reason):
+        atoms.get_potential_energy()
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"), [({"dtype": "float16"}, "none of float32"), ({"skin": -1.0}, "negative")]
+)
+def test_bad_settings_are_refused(settings, reason):
+    with pytest.raises(ValueError, match=reason):
+        DAOCalculator(MODEL, **settings)
+
+
+def test_untrained_element_is_named():
+    model = random_potential()
+    model.trained[94] = False
+    atoms = bulk("NaCl", "rocksalt", a=5.6)
+    atoms.symbols[0] = "Pu"
+    atoms.calc = DAOCalculator(model)
+    assert "Pu" not in atoms.calc.elements
+    with pytest.raises(ValueError, match=r"contains Pu, which is outside the 95 trained elements; see DAOCalculator"):
+        atoms.get_potential_energy()
+
+
+def test_molecules_slabs_and_left_handed_cells_have_an_answer():
+    water = molecule("H2O")
+    water.calc = calculator()
+    forces = water.get_forces()
+    with pytest.raises(PropertyNotImplementedError):
+        water.get_stress()
+    boxed = molecule("H2O", vacuum=20)
+    boxed.calc = calculator()
+    boxed.pbc = True
+    assert np.allclose(boxed.get_forces(), forces, atol=1e-10)
+    boxed.pbc = [True, False, True]
+    assert np.allclose(boxed.get_forces(), forces, atol=1e-10)
+    assert boxed.get_stress().shape == (6,)
+    left = NAMED["skewed"].copy()
+    left.set_cell(left.cell.array * [[1], [1], [-1]])
+    right = NAMED["skewed"].copy()
+    left.calc = right.calc = calculator()
+    assert np.allclose(left.get_stress(), right.get_stress(), atol=1e-10)
+
+
+def test_charges_and_spins_change_nothing():
+    atoms = NAMED["salt"].copy()
+    atoms.calc = calculator()
+    energy = atoms.get_potential_energy()
+    atoms.set_initial_magnetic_moments([2.0] * len(atoms))
+    atoms.set_initial_charges([1.0, -1.0] * (len(atoms) // 2))
+    assert atoms.get_potential_energy() == energy
+
+
+def test_steps_reuse_the_neighbor_list_and_change_nothing():
+    atoms = rattled(bulk("NaCl", "rocksalt", a=5.6) * 2)
+    atoms.calc = calculator()
+    atoms.get_potential_energy()
+    for seed in range(4):
+        atoms.rattle(0.02, seed=seed)
+        fresh = atoms.copy()
+        fresh.calc = calculator(skin=0.0)
+        assert np.allclose(atoms.get_forces(), fresh.get_forces(), atol=1e-10)
+    assert atoms.calc._list.builds == 1
+    atoms.symbols[0] = "K"
+    fresh = atoms.copy()
+    fresh.calc = calculator()
+    assert atoms.get_potential_energy() == pytest.approx(fresh.get_potential_energy(), abs=1e-10)
+
+
+def test_energy_is_conserved_in_dynamics():
+    atoms = bulk("Ar", "fcc", a=4.0) * 2
+    atoms.calc = DAOCalculator(MorsePotential(depth=0.05, distance=2.9), dtype="float64")
+    atoms.set_momenta(np.random.default_rng(0).normal(size=(8, 3)))
+    total = []
+    dynamics = VelocityVerlet(atoms, 1 * units.fs)
+    for _ in range(60):
+        dynamics.run(5)
+        total.append(atoms.get_total_energy())
+    assert np.ptp(total) / len(atoms) < 1e-3
+
+
+def test_ase_optimizer_and_pymatgen_relax_with_it(weights):
+    from pymatgen.core import Structure
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    atoms = rattled(bulk("Cu", cubic=True), 0.1)
+    atoms.calc = DAOCalculator(MODEL)
+    before = atoms.get_potential_energy()
+    LBFGS(atoms, logfile=None).run(fmax=0.5, steps=3)
+    assert atoms.get_potential_energy() < before
+    structure = AseAtomsAdaptor.get_structure(rattled(bulk("Cu", cubic=True), 0.1))
+    relaxed = structure.relax(calculator=DAOCalculator(weights, stress_weight=1 / 160.21766208), steps=2)
+    assert isinstance(relaxed, Structure)
+
+
+def test_ase_knows_it_by_name(weights):
+    import ase.io  # noqa: F401 (loads the entry points)
+
+    atoms = bulk("Si")
+    atoms.calc = get_calculator_class("dao")(model=str(weights))
+    assert np.isfinite(atoms.get_potential_energy())
