@@ -9,7 +9,7 @@ because only differences of coordinates are used; a permutation of atoms permute
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 
 import torch
@@ -48,11 +48,12 @@ PRESETS = {
 class PairFeatures(nn.Module):
     """What the network is told of an ordered pair of atoms, computed once for all layers.
 
-    Fourier features of the coordinate difference, the metric L Lᵀ, and (unless ``radial`` is 0) the density of periodic
-    images around each atom, Σ_R exp(−(|Δ + R| − r_k)²/2w²) over the 27 nearest cells: real distances, self images included.
+    Fourier features of the coordinate difference, the shape of the metric L Lᵀ (its mean diagonal taken out), and
+    (unless ``radial`` is 0) the density of periodic images around each atom, Σ_R exp(−(|Δ + R| − r_k)²/w²) over the 27
+    nearest cells: real distances, self images included.
     """
 
-    frequencies: Tensor
+    harmonics: Tensor
     images: Tensor
     centers: Tensor
 
@@ -60,7 +61,7 @@ class PairFeatures(nn.Module):
         super().__init__()
         self.radial, self.cutoff = config.radial, config.radial_cutoff
         raw = 6 * config.frequencies + 9 + config.radial
-        self.register_buffer("frequencies", 2 * math.pi * torch.arange(1, config.frequencies + 1), persistent=False)
+        self.register_buffer("harmonics", torch.arange(1.0, config.frequencies + 1), persistent=False)
         self.register_buffer("images", torch.tensor(list(product((-1.0, 0.0, 1.0), repeat=3))), persistent=False)
         self.register_buffer(
             "centers", torch.linspace(0.5, config.radial_cutoff, max(config.radial, 1)), persistent=False
@@ -90,24 +91,16 @@ class PairFeatures(nn.Module):
     ) -> Float[Tensor, "crystals atoms atoms raw"]:
         """The features before anything that is learnt."""
         difference = frac_coords.unsqueeze(1) - frac_coords.unsqueeze(2)
-        angles = (difference.unsqueeze(-1) * self.frequencies).flatten(-2)
+        angles = 2 * math.pi * (difference.unsqueeze(-1) * self.harmonics).flatten(-2)
         crystals, count = frac_coords.shape[:2]
         metric = (lattice @ lattice.transpose(-1, -2)).flatten(1)
         size = metric[:, [0, 4, 8]].mean(-1, keepdim=True)
-        cell = torch.cat(
-            [
-                metric / size - self._identity(metric),
-            ],
-            -1,
-        )[:, None, None].expand(crystals, count, count, 9)
+        shape = metric / size - torch.eye(3, dtype=metric.dtype, device=metric.device).flatten()
+        cell = shape[:, None, None].expand(crystals, count, count, 9)
         features = [angles.sin(), angles.cos(), cell]
         if self.radial:
             features.append(self._image_density(difference, lattice))
         return torch.cat(features, -1)
-
-    @staticmethod
-    def _identity(like: Tensor) -> Tensor:
-        return torch.eye(3, dtype=like.dtype, device=like.device).flatten()
 
     def _image_density(self, difference: Tensor, lattice: Tensor) -> Tensor:
         nearest = difference - difference.round()
@@ -160,6 +153,11 @@ class Denoiser(nn.Module):
         self.code_mean.copy_(vector.mean(0))
         self.code_std.copy_(vector.std(0).clamp_min(1e-3))
 
+    def compile_layers(self) -> None:
+        """Compiles the blocks and the pair features, each once for all sizes: about 1.5 times faster training."""
+        for part in [self.pair_features, *self.blocks]:
+            part.compile(dynamic=True)
+
     def forward(
         self,
         atomic_numbers: Int[Tensor, "crystals atoms"],
@@ -171,7 +169,8 @@ class Denoiser(nn.Module):
     ) -> tuple[Float[Tensor, "crystals atoms 3"], Float[Tensor, "crystals 6"]]:
         """One vector for each atom (mean zero over the crystal) and six numbers for the cell.
 
-        ``code`` is the standardised lattice, ``lattice`` the matrix that it decodes to (Å). ``mask`` marks real atoms of a padded batch; None means that all are real.
+        ``code`` is the standardised lattice, ``lattice`` the matrix that it decodes to (Å). ``mask`` marks the real atoms of
+        a padded batch; None means that all are real.
         """
         if mask is None:
             weight = torch.full_like(frac_coords[..., :1], 1.0 / frac_coords.shape[1])
@@ -188,22 +187,12 @@ class Denoiser(nn.Module):
         for block in self.blocks:
             atoms = block(atoms, pairs, condition, mask)
         atoms = self.norm(atoms)
-        vectors = self.coordinate_head(atoms).float()
+        vectors = self.coordinate_head(atoms).to(code.dtype)
         vectors = vectors - (vectors * weight).sum(1, keepdim=True)
-        return vectors, self.lattice_head((atoms * weight).sum(1)).float()
+        return vectors, self.lattice_head((atoms * weight).sum(1)).to(code.dtype)
 
 
 def _compute_dtype(tensor: Tensor) -> torch.dtype:
     """The type of matrix products: autocast's, where it is on."""
     kind = tensor.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
-
-
-def config_from_dict(values: dict) -> DenoiserConfig:
-    """The configuration that `dataclasses.asdict` wrote."""
-    return DenoiserConfig(**values)
-
-
-def config_to_dict(config: DenoiserConfig) -> dict:
-    """A JSON-able form of the configuration."""
-    return asdict(config)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,6 +26,7 @@ class Geometry:
     code: Float[Tensor, "crystals 6"]
 
 
+@runtime_checkable
 class Process(Protocol):
     """What training and sampling need to know of a process."""
 
@@ -86,8 +87,8 @@ class Diffusion:
     """The paper's process: wrapped-normal noise on coordinates, variance-preserving noise on the lattice code.
 
     Coordinates: F_t = F₀ + σ(t) ε with σ(t) = 0.005^(1−t) 0.5^t, t = 0 the crystal; the network predicts the score of the
-    wrapped normal divided by sqrt(E‖score‖²). Lattice: k_t = √ᾱ k₀ + √(1−ᾱ) ε with the cosine schedule (s = 0.008); the network
-    predicts ε.
+    wrapped normal divided by sqrt(E‖score‖²). Lattice: k_t = √ᾱ k₀ + √(1−ᾱ) ε with the cosine schedule (s = 0.008); the
+    network predicts ε.
     """
 
     name = "diffusion"

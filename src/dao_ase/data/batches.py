@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from dao_ase.crystals import Crystals
 
 
+@runtime_checkable
 class CrystalSource(Protocol):
     """What batches are drawn from; `dao_ase.data.store.CrystalStore` is one."""
 

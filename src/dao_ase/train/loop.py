@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from dao_ase import checkpoint
 from dao_ase.train.config import TrainConfig
-from dao_ase.train.optimizers import MovingAverage, build_optimizers, learning_rate_factor
+from dao_ase.train.optimizer import MovingAverage, build_optimizer, learning_rate_factor
 
 
+@runtime_checkable
 class Batches(Protocol):
     """An endless, resumable iterator of batches."""
 
@@ -28,6 +29,7 @@ class Batches(Protocol):
     def load_state_dict(self, state: dict) -> None: ...
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What is minimised: ``loss`` returns named scalars; the one named "loss" is differentiated."""
 
@@ -59,7 +61,7 @@ class Trainer:
         self.model = model.to(self.device)
         self.objective, self.batches, self.val_batches = objective, batches, val_batches or []
         self.header, self.log_every, self.val_every = header or {}, log_every, val_every
-        self.optimizers = build_optimizers(model, config)
+        self.optimizer = build_optimizer(model, config)
         self.average = MovingAverage(model, config.ema_decay)
         self.rank = int(os.environ.get("RANK", 0))
         self.rng = torch.Generator(device=self.device).manual_seed(config.seed + 7919 * self.rank)
@@ -105,16 +107,14 @@ class Trainer:
     def _train_step(self) -> dict[str, float]:
         batch = _to_device(next(self.batches), self.device)
         factor = learning_rate_factor(self.config, self.step)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * factor
-            optimizer.zero_grad(set_to_none=True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * factor
+        self.optimizer.zero_grad(set_to_none=True)
         values = self._loss(self._network, batch, self.rng)
         values["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         if torch.isfinite(norm):
-            for optimizer in self.optimizers:
-                optimizer.step()
+            self.optimizer.step()
             self.average.update(self.model, self.step)
         self.step += 1
         self.samples += len(batch)
@@ -144,9 +144,8 @@ class Trainer:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
         tensors["rng"] = self.rng.get_state()
-        for place, optimizer in enumerate(self.optimizers):
-            for index, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer{place}.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
         progress = {"step": self.step, "samples": self.samples, "seconds": round(self.seconds, 1)}
         position = {"batches": self.batches.state_dict(), "config": self.config.to_dict(), **progress}
         checkpoint.save(self.folder / "state.safetensors", tensors, position)
@@ -158,12 +157,11 @@ class Trainer:
         self.model.load_state_dict(_under(tensors, "model."))
         self.average.tensors = _under(tensors, "average.")
         self.rng.set_state(tensors["rng"].cpu())
-        for place, optimizer in enumerate(self.optimizers):
-            state: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in _under(tensors, f"optimizer{place}.").items():
-                index, key = name.split(".", 1)
-                state.setdefault(int(index), {})[key] = tensor
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under(tensors, "optimizer.").items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.batches.load_state_dict(position["batches"])
         self.step, self.samples, self.seconds = position["step"], position["samples"], position["seconds"]
 
@@ -172,12 +170,13 @@ class Trainer:
             return self.objective.loss(network, batch, rng)
 
     def _wrap(self, model: nn.Module) -> nn.Module:
-        network = model
+        if self.config.compile and hasattr(model, "compile_layers"):
+            model.compile_layers()
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             if not dist.is_initialized():
                 dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
-            network = nn.parallel.DistributedDataParallel(network)
-        return torch.compile(network, dynamic=True) if self.config.compile else network
+            return nn.parallel.DistributedDataParallel(model)
+        return model
 
     def _log(self, values: dict[str, float]) -> None:
         if self.rank != 0:

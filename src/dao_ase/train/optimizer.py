@@ -1,4 +1,4 @@
-"""Optimizers, learning rate schedule and the moving average of weights."""
+"""Optimizer, learning rate schedule and the moving average of weights."""
 
 from __future__ import annotations
 
@@ -11,23 +11,14 @@ from torch import Tensor, nn
 from dao_ase.train.config import TrainConfig
 
 
-def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for what is left.
-
-    Muon (momentum, orthogonalised by Newton–Schulz) moves a matrix by a step of AdamW's size at the same rate.
-    """
-    adam = {"lr": config.learning_rate, "betas": (0.9, 0.99), "weight_decay": config.weight_decay}
-    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    if config.optimizer == "adamw":
-        return [torch.optim.AdamW(trained.values(), **adam)]
-    matrices = {name for name, weight in trained.items() if weight.ndim == 2 and "blocks." in name}
-    muon = torch.optim.Muon(
-        [trained[name] for name in sorted(matrices)],
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
-    return [muon, torch.optim.AdamW([weight for name, weight in trained.items() if name not in matrices], **adam)]
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW over the weights that are trained; decay acts on matrices only."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [weight for weight in trained if weight.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [weight for weight in trained if weight.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
 
 
 def learning_rate_factor(config: TrainConfig, step: int) -> float:

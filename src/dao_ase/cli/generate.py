@@ -1,0 +1,130 @@
+"""``dao-ase generate``: crystal structures from formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from dao_ase.generator import DAOGenerator
+
+
+@click.command()
+@click.argument("formulas", nargs=-1)
+@click.option("-n", "number", type=int, default=20, show_default=True, help="Structures for each formula.")
+@click.option("-f", "--file", "files", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="A text file of formulas, one a line.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("generated"),
+              show_default=True, help="Folder for CIF files, structures.extxyz and summary.json.")  # fmt: skip
+@click.option("-z", "--formula-units", default="1", show_default=True, help="A number, a list like 1,2,4, or 'auto'.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--max-atoms", type=int, help="Largest cell. Default: the largest that the model was trained on.")
+@click.option("--relax", is_flag=True, help="Relax atoms and cell with DAO-P.")
+@click.option("--deduplicate", is_flag=True, help="Keep one of each group of equal structures.")
+@click.option("--symmetrize", is_flag=True, help="Move atoms onto the symmetry found within 0.1 Å.")
+@click.option("--steps", type=int, help="Network evaluations for a sample.")
+@click.option("--weights", type=click.Path(dir_okay=False), help="Weights of another DAO-G.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--gallery", is_flag=True, help="Also write gallery.html.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def generate(
+    formulas: tuple[str, ...],
+    number: int,
+    files: tuple[Path, ...],
+    output: Path,
+    formula_units: str,
+    seed: int,
+    max_atoms: int | None,
+    relax: bool,
+    deduplicate: bool,
+    symmetrize: bool,
+    steps: int | None,
+    weights: str | None,
+    device: str,
+    gallery: bool,
+    as_json: bool,
+) -> None:
+    """Predict crystal structures of FORMULAS ("CsV3Sb5", "Zr16Rh8O4") and write them, lowest energy first.
+
+    A formula is taken as the content of the cell. Runs with many structures are written as they are made, a thousand at a
+    time, each thousand ranked for itself; Ctrl-C keeps what is done.
+    """
+    import json
+
+    from dao_ase.generator import DAOGenerator
+    from dao_ase.runs import RunWriter
+
+    wanted = [*formulas, *_read_formulas(files)]
+    if not wanted:
+        raise click.UsageError("name at least one formula, for example: dao-ase generate CsV3Sb5")
+    try:
+        generator = DAOGenerator(weights, device=device, steps=steps)
+        units = _formula_units(formula_units)
+        for formula in wanted:  # refuse everything that is wrong before the work begins
+            generator.cells(formula, number, units, max_atoms)
+        finish = {"relax": relax, "deduplicate": deduplicate, "symmetrize": symmetrize}
+        with RunWriter(output) as run:
+            for formula in wanted:
+                made = generator.stream(
+                    formula, number, formula_units=units, seed=seed, max_atoms=max_atoms, progress=True
+                )
+                for chunk in _chunks(generator, made, finish):
+                    run.write(chunk)
+                run.refused.update(generator.refused)
+    except (ValueError, TypeError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    if gallery:
+        from dao_ase.gallery import read_run, write_gallery
+
+        write_gallery(read_run(output), output / "gallery.html")
+    click.echo(json.dumps(run.summary(), indent=1) if as_json else _table(run.records, output))
+    if run.interrupted:
+        click.echo(f"interrupted: the {len(run.records)} structures made so far are in {output}", err=True)
+        raise SystemExit(130)
+
+
+def _chunks(generator: DAOGenerator, made: Iterator, finish: dict[str, bool]) -> Iterator[list]:
+    """Finished structures, up to a thousand at a time; what was made before an interruption is finished too."""
+    from itertools import islice
+
+    from dao_ase.generator import CHUNK
+
+    while True:
+        chunk: list = []
+        try:
+            chunk.extend(islice(made, CHUNK))
+        except KeyboardInterrupt:
+            if chunk:
+                yield generator.finish(chunk, **{**finish, "relax": False}, progress=False)
+            raise
+        if not chunk:
+            return
+        yield generator.finish(chunk, **finish, progress=True)
+
+
+def _read_formulas(files: tuple[Path, ...]) -> list[str]:
+    lines = [line.split("#")[0].strip() for file in files for line in file.read_text().splitlines()]
+    return [line for line in lines if line]
+
+
+def _formula_units(text: str) -> Any:
+    if text == "auto":
+        return text
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--formula-units is {text!r}; give a number, a list like 1,2,4, or 'auto'") from None
+
+
+def _table(records: list[dict[str, Any]], output: Path, most: int = 20) -> str:
+    lines = [f"{'file':32} {'energy (eV/atom)':>17}  space group"]
+    for record in records[:most]:
+        energy = record.get("energy_per_atom")
+        shown = "-" if energy is None else f"{energy:.4f}"
+        lines.append(f"{record['file']:32} {shown:>17}  {record['space_group']}")
+    if len(records) > most:
+        lines.append(f"... and {len(records) - most} more")
+    return "\n".join([*lines, f"{len(records)} structures in {output}"])

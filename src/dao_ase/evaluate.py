@@ -1,0 +1,205 @@
+"""How good predicted crystals are: match rate, RMSE and validity, as the published benchmarks count them.
+
+A prediction matches when pymatgen's `StructureMatcher` (ltol 0.3, stol 0.5, angle_tol 10) maps it onto the reference;
+RMSE is its root mean square distance divided by (V/N)^⅓. "Filtered" rates count only predictions that pass `is_valid`;
+published tables differ in this by about six points, so both are given.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dao_ase.composition import reduced_key
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+MATCHER = {"ltol": 0.3, "stol": 0.5, "angle_tol": 10}
+"""Tolerances of the published benchmarks."""
+
+MIN_DISTANCE, MIN_VOLUME = 0.5, 0.1
+"""Å and Å³: what the benchmarks take for a valid structure."""
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """One prediction against its reference."""
+
+    rmse: float | None  # None: no match
+    valid: bool
+    timed_out: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """Match rates (shares of all references) and RMSE (mean over matched references)."""
+
+    references: int
+    samples: int  # predictions for each reference
+    match_rate: float  # a reference counts as matched when any of its predictions matches
+    rmse: float
+    match_rate_filtered: float
+    rmse_filtered: float
+    first_match_rate: float  # of the first prediction alone: what a user sees
+    first_rmse: float
+    mean_rmse_all: float  # METRe-style: unmatched references count with RMSE = stol
+    valid_share: float
+    timed_out: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; NaN becomes None."""
+        return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in asdict(self).items()}
+
+
+def is_valid(structure: Structure) -> bool:
+    """Shortest distance > 0.5 Å, volume ≥ 0.1 Å³, and a composition that SMACT accepts."""
+    return _is_sane(structure) and is_charge_neutral(tuple(sorted(structure.composition.as_dict().items())))
+
+
+def match(predicted: Structure, reference: Structure) -> float | None:
+    """RMSE of the best mapping, in units of (V/N)^⅓, or None when there is none."""
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    if len(predicted) > 0 and not _is_finite(predicted):
+        return None
+    if reduced_key(predicted.atomic_numbers) != reduced_key(reference.atomic_numbers):
+        return None
+    if abs(predicted.volume) < MIN_VOLUME:
+        return None
+    distance = StructureMatcher(**MATCHER).get_rms_dist(predicted, reference)
+    return None if distance is None else float(distance[0])
+
+
+def evaluate(
+    predicted: Sequence[Sequence[Structure]],
+    reference: Sequence[Structure],
+    *,
+    workers: int | None = None,
+    timeout: float = 20.0,
+    on_pair: Callable[[], None] | None = None,
+) -> Report:
+    """Matches each list of predictions with its reference, in parallel; a pair slower than ``timeout`` s is no match."""
+    if len(predicted) != len(reference):
+        raise ValueError(f"{len(predicted)} lists of predictions for {len(reference)} references")
+    pairs = [(guess, truth, timeout) for row, truth in zip(predicted, reference, strict=True) for guess in row]
+    flat = iter(_match_all(pairs, workers or os.cpu_count() or 1, on_pair))
+    return summarise([[next(flat) for _ in row] for row in predicted])
+
+
+def summarise(results: Sequence[Sequence[PairResult]]) -> Report:
+    """The report of results[reference][prediction]."""
+    if not results:
+        raise ValueError("there is nothing to report on: no reference was evaluated")
+    best = [_best(row) for row in results]
+    valid = [_best([result for result in row if result.valid]) for row in results]
+    first = [_best(row[:1]) for row in results]
+    everything = [result for row in results for result in row]
+    return Report(
+        references=len(results),
+        samples=max(len(row) for row in results),
+        match_rate=_share(best),
+        rmse=_mean(best),
+        match_rate_filtered=_share(valid),
+        rmse_filtered=_mean(valid),
+        first_match_rate=_share(first),
+        first_rmse=_mean(first),
+        mean_rmse_all=float(np.mean([MATCHER["stol"] if rmse is None else rmse for rmse in best])),
+        valid_share=float(np.mean([result.valid for result in everything])) if everything else 0.0,
+        timed_out=sum(result.timed_out for result in everything),
+    )
+
+
+def is_charge_neutral(counts: tuple[tuple[str, float], ...]) -> bool:
+    """SMACT's test: some choice of known oxidation states is neutral, with the more electronegative ones negative.
+
+    Elements alone and alloys of metals pass, as in the published benchmarks. Oxidation states and Pauling
+    electronegativities are pymatgen's.
+    """
+    from itertools import product
+
+    from pymatgen.core import Element
+
+    elements = [Element(symbol) for symbol, _ in counts]
+    amounts = [round(amount) for _, amount in counts]
+    if len(elements) == 1 or all(element.is_metal for element in elements):
+        return True
+    divisor = math.gcd(*amounts)
+    amounts = [amount // divisor for amount in amounts]
+    for states in product(*(element.oxidation_states or (0,) for element in elements)):
+        if sum(state * amount for state, amount in zip(states, amounts, strict=True)) == 0:
+            negative = [element.X for element, state in zip(elements, states, strict=True) if state < 0]
+            positive = [element.X for element, state in zip(elements, states, strict=True) if state > 0]
+            if not negative or not positive or max(positive) <= min(negative):
+                return True
+    return False
+
+
+def _match_all(
+    pairs: Iterable[tuple[Structure, Structure, float]], workers: int, on_pair: Callable[[], None] | None
+) -> Iterable[PairResult]:
+    if workers == 1:
+        results: Iterable[PairResult] = map(_match_within, pairs)
+    else:
+        from multiprocessing import get_context
+
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("forkserver"))
+        results = pool.map(_match_within, pairs, chunksize=16)
+    for result in results:
+        if on_pair is not None:
+            on_pair()
+        yield result
+
+
+class _TimeOut(Exception):
+    pass
+
+
+def _match_within(pair: tuple[Structure, Structure, float]) -> PairResult:
+    predicted, reference, timeout = pair
+    previous = signal.signal(signal.SIGALRM, _raise_time_out)
+    signal.setitimer(signal.ITIMER_REAL, timeout)
+    try:
+        return PairResult(match(predicted, reference), is_valid(predicted))
+    except _TimeOut:
+        return PairResult(None, _is_sane(predicted), timed_out=True)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def _raise_time_out(signum: int, frame: object) -> None:
+    raise _TimeOut
+
+
+def _is_finite(structure: Structure) -> bool:
+    return bool(np.isfinite(structure.lattice.matrix).all() and np.isfinite(structure.frac_coords).all())
+
+
+def _is_sane(structure: Structure) -> bool:
+    if not _is_finite(structure) or abs(structure.volume) < MIN_VOLUME:
+        return False
+    if len(structure) == 1:
+        return min(structure.lattice.abc) > MIN_DISTANCE
+    distances = structure.distance_matrix + np.diag(np.full(len(structure), np.inf))
+    return bool(distances.min() > MIN_DISTANCE)
+
+
+def _best(row: Sequence[PairResult]) -> float | None:
+    return min((result.rmse for result in row if result.rmse is not None), default=None)
+
+
+def _share(values: Sequence[float | None]) -> float:
+    return sum(value is not None for value in values) / len(values)
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    matched = [value for value in values if value is not None]
+    return float(np.mean(matched)) if matched else math.nan

@@ -1,0 +1,41 @@
+"""Which generated geometries are refused before anyone sees them, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+MIN_DISTANCE = 0.5
+"""Å between any two atoms, periodic images included."""
+VOLUME_PER_ATOM = (2.0, 400.0)
+"""Å³; solid hydrogen under pressure and caesium lie well inside."""
+MAX_ASPECT = 12.0
+"""Largest over smallest distance between opposite faces of the cell."""
+
+
+def refusal(structure: Structure) -> str | None:
+    """The reason for which a structure is refused, or None when it may pass."""
+    lattice = np.asarray(structure.lattice.matrix)
+    if not (np.isfinite(lattice).all() and np.isfinite(structure.frac_coords).all()):
+        return "not finite"
+    volume = abs(float(np.linalg.det(lattice))) / len(structure)
+    if not VOLUME_PER_ATOM[0] <= volume <= VOLUME_PER_ATOM[1]:
+        return "volume"
+    faces = 1 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
+    if faces.max() / faces.min() > MAX_ASPECT:
+        return "aspect"
+    if min(structure.lattice.abc) < MIN_DISTANCE or shortest_distance(structure) < MIN_DISTANCE:
+        return "distance"
+    return None
+
+
+def shortest_distance(structure: Structure) -> float:
+    """The shortest distance (Å) between two different atoms of the cell or their images; infinite for one atom."""
+    if len(structure) == 1:
+        return float("inf")
+    distances = structure.distance_matrix + np.diag(np.full(len(structure), np.inf))
+    return float(distances.min())

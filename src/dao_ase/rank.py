@@ -1,0 +1,135 @@
+"""What is done with generated structures before a user sees them: relaxed, symmetrized, ranked, made distinct."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dao_ase.calculator import load_potential
+from dao_ase.checkpoint import CheckpointError, default_weights
+from dao_ase.convert import from_structures, to_structures
+from dao_ase.crystals import Crystals
+from dao_ase.derivatives import predict_crystals
+from dao_ase.relax import relax
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+    from dao_ase.potential import Potential
+
+log = logging.getLogger(__name__)
+
+SYMMETRY_TOLERANCE = 0.1
+"""Å by which atoms may miss their ideal places; generated structures are not exact."""
+
+
+def installed_potential() -> Potential | None:
+    """DAO-P as installed, or None where the installation carries no weights for it."""
+    try:
+        default_weights("dao_p")
+    except CheckpointError:
+        return None
+    return load_potential()
+
+
+def with_energies(structures: list[Structure], potential: Potential) -> list[Structure]:
+    """The same structures, each with ``properties["energy_per_atom"]`` (eV/atom) where the potential knows its elements."""
+    known = set(potential.elements)
+    described = [one for one in structures if set(one.atomic_numbers) <= known]
+    if described:
+        crystals = from_structures(described)
+        energies = predict_crystals(potential, crystals).energy / crystals.num_atoms
+        for structure, energy in zip(described, energies.tolist(), strict=True):
+            structure.properties["energy_per_atom"] = energy
+    return structures
+
+
+def by_energy(structures: list[Structure]) -> list[Structure]:
+    """Lowest energy per atom (eV) first; energies that are missing are computed with DAO-P, if it is installed.
+
+    Structures without an energy come last, in the order given.
+    """
+    potential = installed_potential()
+    missing = [one for one in structures if "energy_per_atom" not in one.properties]
+    if potential is not None:
+        with_energies(missing, potential)
+    return sorted(structures, key=lambda one: one.properties.get("energy_per_atom", np.inf))
+
+
+def relax_structures(
+    structures: list[Structure], *, fmax: float = 0.05, steps: int = 200, progress: bool = False
+) -> list[Structure]:
+    """Structures relaxed with DAO-P, atoms and cell, until forces are below ``fmax`` (eV/Å) or ``steps`` are made.
+
+    ``properties`` gain ``energy_per_atom`` (eV), ``converged`` and ``relax_steps``. What cannot be relaxed stays as it is.
+    """
+    from tqdm import tqdm
+
+    potential = installed_potential()
+    if potential is None:
+        raise CheckpointError("relaxing needs the weights of DAO-P, which this installation does not carry")
+    crystals = from_structures(structures)
+    with tqdm(total=len(structures), desc="relaxing", unit="structure", disable=not progress) as bar:
+        results = relax(crystals, potential, fmax=fmax, steps=steps, on_done=lambda index, result: bar.update() or None)
+    relaxed = []
+    for structure, crystal, result in zip(structures, crystals, results, strict=True):
+        if result.final is None:
+            log.warning("%s was not relaxed: %s", structure.composition.formula, result.reason)
+            relaxed.append(structure)
+            continue
+        moved = to_structures(_moved(crystal, result.final.lattice, result.final.positions))[0]
+        moved.properties = {
+            **structure.properties,
+            "energy_per_atom": result.final.energy / len(structure),
+            "converged": result.converged,
+            "relax_steps": result.steps,
+        }
+        relaxed.append(moved)
+    return relaxed
+
+
+def distinct(structures: list[Structure]) -> list[Structure]:
+    """The first of each group of structures that are equal for pymatgen's StructureMatcher (default tolerances)."""
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    matcher = StructureMatcher()
+    kept: list[Structure] = []
+    for structure in structures:
+        if not any(len(structure) == len(other) and matcher.fit(structure, other) for other in kept):
+            kept.append(structure)
+    return kept
+
+
+def symmetrized(structure: Structure) -> Structure:
+    """The structure with its atoms and cell moved onto the symmetry found within `SYMMETRY_TOLERANCE`."""
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    analyzer = SpacegroupAnalyzer(structure, symprec=SYMMETRY_TOLERANCE)
+    if analyzer.get_symmetry_dataset() is None:
+        return structure
+    refined = analyzer.get_primitive_standard_structure()
+    repeats = len(structure) // len(refined) if len(structure) % len(refined) == 0 else 0
+    if repeats != 1:  # the cell was no primitive one: keep the content that was asked for
+        refined = analyzer.get_refined_structure()
+        if len(refined) != len(structure):
+            return structure
+    refined.properties = dict(structure.properties)
+    return refined
+
+
+def space_group(structure: Structure) -> str:
+    """The symbol of the space group that spglib finds within `SYMMETRY_TOLERANCE`; "P1" where it finds none."""
+    try:
+        return structure.get_space_group_info(symprec=SYMMETRY_TOLERANCE)[0]
+    except (TypeError, ValueError):  # spglib found nothing, for example because atoms coincide
+        return "P1"
+
+
+def _moved(crystal: Crystals, lattice: np.ndarray, positions: np.ndarray) -> Crystals:
+    import torch
+
+    cell = torch.from_numpy(lattice)[None]
+    coords = torch.from_numpy(positions) @ torch.linalg.inv(cell[0])
+    return Crystals(cell, coords, crystal.atomic_numbers, crystal.num_atoms)

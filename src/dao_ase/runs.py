@@ -1,0 +1,71 @@
+"""A folder of generated structures: one CIF each, one extxyz of all, one summary, all in the same order."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from dao_ase.composition import Composition
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+SUMMARY = "summary.json"
+TRAJECTORY = "structures.extxyz"
+KEPT = ("energy_per_atom", "space_group", "formula_units", "seed", "model", "converged", "relax_steps")
+"""Properties of a structure that go into its record."""
+
+
+class RunWriter:
+    """Writes structures as they come; the summary is written whenever the folder is left, also by Ctrl-C or an error."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.records: list[dict[str, Any]] = []
+        self.refused: Counter[str] = Counter()
+        self.interrupted = False
+
+    def __enter__(self) -> RunWriter:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / SUMMARY).exists():
+            for record in json.loads((self.folder / SUMMARY).read_text())["structures"]:
+                (self.folder / record["file"]).unlink(missing_ok=True)
+        (self.folder / TRAJECTORY).write_text("")  # also finds out now whether the folder can be written
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self.interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self._write_whole(SUMMARY, json.dumps(self.summary(), indent=1))
+        return self.interrupted
+
+    def write(self, structures: list[Structure]) -> None:
+        """Appends structures, numbered in the order in which they come."""
+        from ase.io import write as ase_write
+        from pymatgen.io.ase import AseAtomsAdaptor
+
+        frames = []
+        for structure in structures:
+            formula = Composition.from_atomic_numbers(structure.atomic_numbers).formula
+            name = f"{len(self.records) + 1:03d}_{formula}.cif"
+            self._write_whole(name, structure.to(fmt="cif"))
+            properties = {key: structure.properties[key] for key in KEPT if key in structure.properties}
+            self.records.append({"file": name, "formula": formula, **properties})
+            atoms = AseAtomsAdaptor.get_atoms(structure, msonable=False)
+            atoms.info = {"file": name, **properties}
+            frames.append(atoms)
+        ase_write(self.folder / TRAJECTORY, frames, format="extxyz", append=True)
+
+    def summary(self) -> dict[str, Any]:
+        """Everything about the run but the geometries."""
+        return {"structures": self.records, "refused": dict(self.refused), "interrupted": self.interrupted}
+
+    def _write_whole(self, name: str, text: str) -> None:
+        temporary = self.folder / f".{name}.tmp"
+        temporary.write_text(text)
+        os.replace(temporary, self.folder / name)

@@ -1,0 +1,98 @@
+"""From a configuration to a trainer: which model, which objective and which batches belong to each task."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dao_ase import checkpoint
+from dao_ase.composition import SYMBOLS
+from dao_ase.data.batches import BucketedBatches
+from dao_ase.data.store import CrystalStore
+from dao_ase.denoiser import PRESETS, Denoiser
+from dao_ase.train.config import TrainConfig
+from dao_ase.train.denoising import DenoisingObjective
+from dao_ase.train.loop import Trainer
+
+VAL_BATCHES = 12
+"""Batches on which validation losses are averaged."""
+
+
+def build_trainer(config: TrainConfig, folder: str | Path, device: str = "cpu", **options: Any) -> Trainer:
+    """The trainer of a configuration; on a folder with a saved state it continues."""
+    if config.task not in TASKS:
+        raise ValueError(f"task {config.task!r} is none of {sorted(TASKS)}")
+    torch.manual_seed(config.seed)
+    return TASKS[config.task](config, folder, device, options)
+
+
+def _generation(config: TrainConfig, folder: str | Path, device: str, options: dict[str, Any]) -> Trainer:
+    """DAO-G: the denoiser on crystals of equal size."""
+    settings = dict(config.model)
+    preset = settings.pop("preset", "small")
+    if preset not in PRESETS:
+        raise ValueError(f"model preset {preset!r} is none of {sorted(PRESETS)}")
+    denoiser = Denoiser(replace(PRESETS[preset], **settings))
+    store = CrystalStore.open(config.data)
+    batches = BucketedBatches(store, seed=config.seed, rank=int(os.environ.get("RANK", 0)), **config.batches)
+    if config.initial:
+        denoiser.load_state_dict(checkpoint.load(config.initial)[0])
+    else:
+        everything = store.batch(np.arange(len(store)))
+        denoiser.fit_lattice(everything.lattice, everything.num_atoms)
+    objective = DenoisingObjective(denoiser, **config.objective)
+    header = {
+        "model": "denoiser",
+        "config": asdict(denoiser.config),
+        "process": objective.process.name,
+        "max_atoms": int(max(n for n in store.num_atoms if n <= config.batches.get("max_atoms", np.inf))),
+        "elements": trained_elements(store),
+        "formula_units": formula_unit_table(store),
+    }
+    return Trainer(
+        denoiser, objective, batches, config, folder, header=header, device=device,
+        val_batches=_validation_batches(config), **options,
+    )  # fmt: skip
+
+
+def _validation_batches(config: TrainConfig) -> list:
+    if not config.val_data:
+        return []
+    batches = BucketedBatches(CrystalStore.open(config.val_data), seed=1, **config.batches)
+    return [next(batches) for _ in range(VAL_BATCHES)]
+
+
+def trained_elements(store: CrystalStore) -> list[str]:
+    """Symbols of the elements that the crystals contain."""
+    numbers = store.batch(np.arange(len(store))).atomic_numbers.unique()
+    return [SYMBOLS[int(number)] for number in numbers]
+
+
+def formula_unit_table(store: CrystalStore) -> dict[str, dict[str, int]]:
+    """How often each kind of formula has how many formula units in its cell.
+
+    The kind is the sorted counts of the reduced formula, "1-3-5" for CsV3Sb5; kinds seen less than 10 times are left out and
+    "any" holds the sum over all of them.
+    """
+    crystals = store.batch(np.arange(len(store)))
+    table: dict[str, Counter] = {"any": Counter()}
+    ends = crystals.num_atoms.cumsum(0).tolist()
+    numbers = crystals.atomic_numbers.numpy()
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        counts = np.unique(numbers[start:end], return_counts=True)[1]
+        units = int(np.gcd.reduce(counts))
+        kind = "-".join(str(count) for count in sorted(counts // units))
+        table.setdefault(kind, Counter())[str(units)] += 1
+        table["any"][str(units)] += 1
+    return {kind: dict(units) for kind, units in sorted(table.items()) if sum(units.values()) >= 10}
+
+
+TASKS: dict[str, Callable[[TrainConfig, str | Path, str, dict[str, Any]], Trainer]] = {"generate": _generation}
+"""Builders of trainers by the name of the task."""

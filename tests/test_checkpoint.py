@@ -1,0 +1,39 @@
+"""Weights on disk: what is read is what was written, or a clear error."""
+
+import pytest
+import torch
+
+from dao_ase.checkpoint import CheckpointError, default_weights, load, read_header, save
+
+
+def test_round_trip_is_bit_equal(tmp_path):
+    tensors = {"a": torch.randn(3, 4), "b": torch.arange(5), "c": torch.randn(2).bfloat16(), "d": torch.tensor(1.5)}
+    save(tmp_path / "w.safetensors", tensors, {"model": "test", "size": [1, 2]})
+    again, header = load(tmp_path / "w.safetensors")
+    assert header == {"model": "test", "size": [1, 2]} == read_header(tmp_path / "w.safetensors")
+    assert all(
+        torch.equal(again[name], tensor) and again[name].dtype == tensor.dtype for name, tensor in tensors.items()
+    )
+
+
+def test_nothing_half_written_stays(tmp_path):
+    with pytest.raises(TypeError):
+        save(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, {"bad": object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["truncate", "garbage", "empty"])
+def test_damaged_file_is_a_clear_error(tmp_path, damage):
+    file = tmp_path / "w.safetensors"
+    save(file, {"a": torch.randn(100)}, {"model": "test"})
+    content = file.read_bytes()
+    file.write_bytes({"truncate": content[: len(content) // 2], "garbage": b"\x00" * 100, "empty": b""}[damage])
+    with pytest.raises(CheckpointError, match=r"w\.safetensors"):
+        load(file)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no weight file"):
+        load(tmp_path / "none.safetensors")
+    with pytest.raises(CheckpointError, match="no weights named 'nothing'"):
+        default_weights("nothing")

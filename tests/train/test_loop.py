@@ -1,0 +1,116 @@
+"""The training loop: it learns, resumes exactly, and refuses what it does not know."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from dao_ase.checkpoint import load
+from dao_ase.crystals import Crystals
+from dao_ase.data.batches import BucketedBatches
+from dao_ase.denoiser import Denoiser, DenoiserConfig
+from dao_ase.train.config import TrainConfig
+from dao_ase.train.denoising import DenoisingObjective, stratified_times
+from dao_ase.train.loop import Trainer
+
+TINY = DenoiserConfig(width=16, layers=1, heads=2, pair_width=8, frequencies=2, radial=4)
+
+
+class RockSalt:
+    """Two-atom and four-atom crystals, all alike."""
+
+    num_atoms = np.array([2] * 30 + [4] * 30)
+
+    def batch(self, indices: np.ndarray) -> Crystals:
+        counts = torch.from_numpy(self.num_atoms[indices])
+        coords = torch.cat([torch.arange(int(n)).unsqueeze(1).expand(-1, 3) / int(n) for n in counts])
+        numbers = torch.cat([torch.tensor([11, 17]).repeat(int(n) // 2) for n in counts])
+        sizes = torch.linspace(4, 5, 60)[torch.from_numpy(indices)]
+        return Crystals(sizes[:, None, None] * torch.eye(3), coords, numbers, counts)
+
+
+def trainer(folder, process: str = "flow", **settings) -> Trainer:
+    defaults = {"total_steps": 40, "warmup_steps": 5, "compile": False, "autocast": False, "learning_rate": 3e-3}
+    config = TrainConfig(**(defaults | settings))
+    torch.manual_seed(0)
+    denoiser = Denoiser(TINY)
+    source = RockSalt()
+    everything = source.batch(np.arange(60))
+    denoiser.fit_lattice(everything.lattice, everything.num_atoms)
+    batches = BucketedBatches(source, crystals=8)
+    validation = [next(BucketedBatches(source, crystals=8, seed=1))]
+    objective = DenoisingObjective(denoiser, process)
+    return Trainer(denoiser, objective, batches, config, folder, val_batches=validation, log_every=10, val_every=20)
+
+
+@pytest.mark.parametrize("process", ["flow", "diffusion"])
+def test_training_lowers_the_validation_loss(tmp_path, process):
+    run = trainer(tmp_path, process, total_steps=150, ema_decay=0.9)
+    before = run.validate()["loss"]
+    run.run(progress=False)
+    assert run.validate()["loss"] < 0.95 * before
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 150 and any("val_loss" in line for line in lines)
+
+
+def test_resumed_training_equals_uninterrupted(tmp_path):
+    trainer(tmp_path / "whole").run(progress=False)
+    part = trainer(tmp_path / "part")
+    for _ in range(17):
+        part._train_step()
+    part.save()
+    trainer(tmp_path / "part").run(progress=False)
+    whole, resumed = (load(tmp_path / name / "weights.safetensors")[0] for name in ("whole", "part"))
+    for name, tensor in whole.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+def test_time_limit_stops_and_the_rest_follows(tmp_path):
+    run = trainer(tmp_path)
+    run.run(minutes=0, progress=False)
+    assert 0 < run.step < 40
+    again = trainer(tmp_path)
+    assert again.step == run.step
+    again.run(progress=False)
+    assert again.step == 40
+
+
+def test_bad_gradient_is_skipped(tmp_path):
+    run = trainer(tmp_path)
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    run.objective = Broken()
+    assert run._train_step()["skipped"] == 1
+    assert all(torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items())
+
+
+class Broken:
+    """An objective that gives NaN."""
+
+    def loss(self, model, batch, rng):
+        return {"loss": sum(parameter.sum() for parameter in model.parameters()) * torch.nan}
+
+
+def test_times_are_stratified():
+    times = stratified_times(100, torch.Generator().manual_seed(0))
+    assert sorted((times * 100).long().tolist()) == list(range(100))
+
+
+def test_config_file_round_trip(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('task = "generate"\nlearning_rate = 0.01\n[model]\npreset = "base"\n')
+    config = TrainConfig.load(file)
+    assert config.learning_rate == 0.01 and config.model == {"preset": "base"}
+    assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("learn = 1", "unknown training settings"), ("= 3", "not valid TOML"), ('schedule = "step"', "schedule"),
+     ("total_steps = 0", "at least 1")],
+)  # fmt: skip
+def test_bad_config_is_a_clear_error(tmp_path, text, reason):
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=reason):
+        TrainConfig.load(file)
