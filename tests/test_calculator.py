@@ -13,11 +13,11 @@ from ase.calculators.calculator import PropertyNotImplementedError, get_calculat
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import LBFGS
-from named import FORCE_TOLERANCE, NAMED, MorsePotential, random_potential, rattled, to_crystals
 
 from dao_ase.calculator import DAOCalculator, load_potential, save_potential
 from dao_ase.checkpoint import CheckpointError
 from dao_ase.derivatives import predict_crystals
+from named import FORCE_TOLERANCE, NAMED, MorsePotential, random_potential, rattled, to_crystals
 
 MODEL = random_potential()
 

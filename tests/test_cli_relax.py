@@ -6,10 +6,10 @@ import pytest
 from ase.build import bulk, molecule
 from ase.io import read, write
 from click.testing import CliRunner
-from named import random_potential, rattled
 
 from dao_ase.calculator import save_potential
 from dao_ase.cli import main
+from named import random_potential, rattled
 
 
 @pytest.fixture

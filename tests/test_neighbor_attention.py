@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from named import random_potential, to_crystals, skewed
 
 from dao_ase.derivatives import pairs_of
 from dao_ase.neighbor_attention import DirectionMoments, bessel, collect, envelope, gather
 from dao_ase.neighbors import Neighbors, Pairs
+from named import random_potential, skewed, to_crystals
 
 
 def test_envelope_ends_with_two_derivatives():

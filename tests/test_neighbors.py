@@ -11,10 +11,10 @@ from ase.build import bulk
 from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from named import NAMED, skewed
 from scipy.spatial.transform import Rotation
 
 from dao_ase.neighbors import Neighbors, find_pairs, join
+from named import NAMED, skewed
 
 CELLS = {
     **NAMED,

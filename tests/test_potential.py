@@ -5,12 +5,12 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import make_supercell
-from named import ENERGY_TOLERANCE, FORCE_TOLERANCE, NAMED, random_potential, skewed, to_crystals
 from scipy.spatial.transform import Rotation
 
 from dao_ase.calculator import DAOCalculator
 from dao_ase.derivatives import predict_crystals
 from dao_ase.potential import Potential, zbl
+from named import ENERGY_TOLERANCE, FORCE_TOLERANCE, NAMED, random_potential, skewed, to_crystals
 
 STEP = 1e-5
 CRYSTALS = ["silicon", "salt", "caesium", "skewed"]

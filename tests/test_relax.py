@@ -7,12 +7,12 @@ from ase import Atoms
 from ase.build import bulk
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
-from named import MorsePotential, rattled, to_crystals
 
 from dao_ase.calculator import DAOCalculator
 from dao_ase.crystals import Crystals
 from dao_ase.relax import GPA, relax
 from dao_ase.symmetry import SymmetryOperations, space_group
+from named import MorsePotential, rattled, to_crystals
 
 MODEL = MorsePotential().requires_grad_(False)
 COPPER, HCP = bulk("Cu", cubic=True, a=3.5), bulk("Mg", "hcp", a=2.8, c=4.5)

@@ -5,10 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from named import NAMED, random_potential
 
 from dao_ase.neighbors import find_pairs
 from dao_ase.verlet import VerletList
+from named import NAMED, random_potential
 
 MODEL = random_potential()
 

@@ -1,4 +1,4 @@
-"""What DAO-P is trained on: which frames, which are held out, and which never."""
+"""Training DAO-P: which frames, which are held out, which never, and the trainer that puts model and frames together."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ import json
 import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from dao_ase import checkpoint
 from dao_ase.composition import Composition, reduced_key
-from dao_ase.train.labelled import LabelledCrystals
+from dao_ase.potential import Potential, PotentialConfig
+from dao_ase.train.config import TrainConfig
+from dao_ase.train.labelled import LabelledBatches, LabelledCrystals, NeighborCache, fit_references
+from dao_ase.train.loop import Trainer
+from dao_ase.train.potential_objective import PotentialObjective
 
 HELD_OUT_FORMULAS = ("CsV3Sb5", "Zr4Rh2O", "Zr4Pd2O", "Cr3Os")
 """The superconductors of the paper: never trained on."""
@@ -27,7 +34,7 @@ class PotentialData:
     repeats: NDArray[np.int64]
     val_labels: LabelledCrystals
     val_dft: LabelledCrystals
-    val_dft_subset: NDArray[np.str_]
+    val_dft_subset: NDArray
     excluded: dict[str, int] = field(default_factory=dict)
 
 
@@ -96,3 +103,33 @@ def _formulas(path: Path) -> list[tuple[tuple[int, int], ...]]:
 def _test_ids(folder: Path) -> set[str]:
     with gzip.open(folder / "mp20_split_ids.json.gz", "rt") as file:
         return set(json.load(file)["test"])
+
+
+def build_potential_trainer(config: TrainConfig, folder: str | Path, device: str, options: dict[str, Any]) -> Trainer:
+    """The trainer of DAO-P on the frames in the folder ``config.data``; neighbours are found once and kept in ``folder``.
+
+    ``config.model`` holds sizes of the potential, ``config.objective`` the weights of the loss, ``config.batches`` may hold
+    ``slots`` and ``dft_repeats``; ``config.initial`` are weights to start from.
+    """
+    batches = dict(config.batches)
+    data = load_potential_data(config.data, batches.pop("dft_repeats", 3))
+    model = Potential(PotentialConfig(**{name: value for name, value in config.model.items() if name != "preset"}))
+    counts = data.train.counts()[:, : len(model.reference)]
+    model.reference.copy_(torch.from_numpy(fit_references(counts, data.train.energy)))
+    model.trained.copy_(torch.from_numpy(counts.sum(0) > 0))
+    if config.initial:
+        model.load_state_dict(checkpoint.load(config.initial)[0])
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    train = NeighborCache(data.train, model, Path(folder) / "pairs_train.npz")
+    val = NeighborCache(data.val_labels, model, Path(folder) / "pairs_val.npz")
+    return Trainer(
+        model,
+        PotentialObjective(**config.objective),
+        LabelledBatches(data.train, train, repeats=data.repeats, seed=config.seed, **batches),
+        config,
+        folder,
+        header=model.header() | {"excluded": data.excluded},
+        val_batches=LabelledBatches(data.val_labels, val, **batches).in_order(),
+        device=device,
+        **options,
+    )

@@ -20,6 +20,7 @@ from dao_ase.denoiser import PRESETS, Denoiser
 from dao_ase.train.config import TrainConfig
 from dao_ase.train.denoising import DenoisingObjective
 from dao_ase.train.loop import Trainer
+from dao_ase.train.potential_task import build_potential_trainer
 
 VAL_BATCHES = 12
 """Batches on which validation losses are averaged."""
@@ -94,5 +95,8 @@ def formula_unit_table(store: CrystalStore) -> dict[str, dict[str, int]]:
     return {kind: dict(units) for kind, units in sorted(table.items()) if sum(units.values()) >= 10}
 
 
-TASKS: dict[str, Callable[[TrainConfig, str | Path, str, dict[str, Any]], Trainer]] = {"generate": _generation}
+TASKS: dict[str, Callable[[TrainConfig, str | Path, str, dict[str, Any]], Trainer]] = {
+    "generate": _generation,
+    "potential": build_potential_trainer,
+}
 """Builders of trainers by the name of the task."""

@@ -1,0 +1,135 @@
+"""Training DAO-P: references, batches that resume, a loss that falls, and frames that are kept out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+
+from dao_ase.derivatives import predict_crystals
+from dao_ase.potential import Potential, PotentialConfig
+from dao_ase.train.config import TrainConfig
+from dao_ase.train.labelled import LabelledBatches, LabelledCrystals, NeighborCache, fit_references
+from dao_ase.train.loop import Trainer
+from dao_ase.train.potential_objective import PotentialObjective
+from dao_ase.train.potential_task import HELD_OUT_FORMULAS, load_potential_data
+from named import NAMED, MorsePotential, random_potential, rattled, to_crystals
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+TINY = PotentialConfig(width=16, layers=1, heads=2, key_width=4, value_width=8, radial=4, rank=2)
+
+
+def frames(count: int = 24) -> LabelledCrystals:
+    """Rattled metals with the energies, forces and stresses of a Morse potential."""
+    cells = [bulk("Cu"), bulk("Al", cubic=True), NAMED["salt"]]
+    structures = [rattled(cells[seed % 3], 0.08, seed) for seed in range(count)]
+    crystals = to_crystals(*structures)
+    predicted = predict_crystals(MorsePotential().requires_grad_(False), crystals)
+    return LabelledCrystals(
+        crystals.num_atoms.numpy(),
+        crystals.atomic_numbers.numpy(),
+        crystals.frac_coords.numpy(),
+        crystals.lattice.numpy(),
+        predicted.energy.numpy(),
+        predicted.forces.float().numpy(),
+        predicted.stress.float().numpy(),
+    )
+
+
+def batches(data: LabelledCrystals, model: Potential, **settings) -> LabelledBatches:
+    return LabelledBatches(data, NeighborCache(data, model), **{"slots": 1500, **settings})
+
+
+def test_references_are_the_energies_of_the_elements():
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 5, (200, 119)) * (np.arange(119) % 30 == 8)
+    truth = np.arange(119) / -10
+    fitted = fit_references(counts.astype(float), counts @ truth, ridge=1e-9)
+    occurring = counts.sum(0) > 0
+    assert np.allclose(fitted[occurring], truth[occurring], atol=1e-4)
+    assert (fitted[~occurring] == 0).all()
+
+
+def test_batches_are_the_frames_with_their_neighbors():
+    data = frames()
+    model = random_potential().float()
+    for batch in batches(data, model).in_order():
+        assert batch.neighbors.index.numel() <= 1500 or len(batch) == 1
+    single = batches(data, model).batch(np.array([5]))
+    crystal = to_crystals(*[rattled(NAMED["salt"], 0.08, 5)])
+    expected = predict_crystals(model, crystal)
+    energies = model(single.atomic_numbers, single.vectors, single.neighbors)
+    assert torch.allclose(energies.double(), expected.energies, atol=1e-4)
+
+
+def test_every_frame_comes_as_often_as_it_should_and_the_position_is_kept():
+    data = frames(9)
+    repeats = np.array([1, 2, 1, 3, 1, 1, 1, 1, 1])
+    source = batches(data, random_potential(), repeats=repeats)
+    seen: list[float] = []
+    while source.state_dict()["pass"] == 0:
+        state = source.state_dict()
+        seen += next(source).energy.tolist() if source.state_dict()["pass"] == 0 else []
+        if len(seen) >= repeats.sum():
+            break
+    assert sorted(seen) == sorted(np.repeat(data.energy, repeats).tolist())
+    fresh = batches(data, random_potential(), repeats=repeats)
+    fresh.load_state_dict(state)
+    source.load_state_dict(state)
+    for _ in range(4):
+        assert torch.equal(next(source).energy, next(fresh).energy)
+
+
+def test_neighbor_cache_is_kept_and_checked(tmp_path):
+    data, model = frames(6), random_potential()
+    first = NeighborCache(data, model, tmp_path / "pairs.npz")
+    again = NeighborCache(data, model, tmp_path / "pairs.npz")
+    assert all((getattr(first, name) == getattr(again, name)).all() for name in ("first", "second", "shift", "degree"))
+    with pytest.raises(ValueError, match="6 frames, not of 3"):
+        NeighborCache(data.select(np.arange(3)), model, tmp_path / "pairs.npz")
+
+
+def test_unknown_energies_teach_nothing_about_energies():
+    data = frames(6)
+    model = random_potential().float().requires_grad_()
+    batch = batches(replace(data, energy=np.full(6, np.nan)), model).in_order()[0]
+    losses = PotentialObjective().loss(model, batch, torch.Generator())
+    assert losses["energy"] == 0
+    assert torch.isfinite(losses["loss"])
+
+
+def test_training_lowers_every_error(tmp_path):
+    torch.manual_seed(0)
+    data, model = frames(), Potential(TINY)
+    model.reference.copy_(torch.from_numpy(fit_references(data.counts()[:, : len(model.reference)], data.energy)))
+    source = batches(data, model)
+    config = TrainConfig(
+        task="potential",
+        total_steps=60,
+        warmup_steps=5,
+        learning_rate=5e-3,
+        ema_decay=0.9,
+        autocast=False,
+        compile=False,
+    )
+    trainer = Trainer(model, PotentialObjective(), source, config, tmp_path, val_batches=source.in_order())
+    before = trainer.validate()
+    trainer.run(progress=False)
+    after = trainer.validate()
+    assert after["loss"] < 0.7 * before["loss"]
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the reference data sets beside the checkout")
+def test_held_out_frames_stay_out():
+    from dao_ase.composition import Composition, reduced_key
+
+    data = load_potential_data(SHARED)
+    trained = set(data.train.formulas())
+    assert not trained & {reduced_key(Composition.parse(formula).atomic_numbers) for formula in HELD_OUT_FORMULAS}
+    assert not trained & set(data.val_labels.formulas())
+    assert not trained & set(data.val_dft.formulas())
+    assert len(data.val_dft) == len(data.val_dft_subset) > 300
+    assert len(data.train) + len(data.val_labels) + len(data.val_dft) > 22_000
+    assert np.isnan(data.val_dft.energy).all()
