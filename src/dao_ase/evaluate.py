@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import product
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,9 +91,33 @@ def evaluate(
     """Matches each list of predictions with its reference, in parallel; a pair slower than ``timeout`` s is no match."""
     if len(predicted) != len(reference):
         raise ValueError(f"{len(predicted)} lists of predictions for {len(reference)} references")
-    pairs = [(guess, truth, timeout) for row, truth in zip(predicted, reference, strict=True) for guess in row]
-    flat = iter(_match_all(pairs, workers or os.cpu_count() or 1, on_pair))
+    pairs = [(guess, truth) for row, truth in zip(predicted, reference, strict=True) for guess in row]
+    flat = iter(match_all(pairs, workers=workers, timeout=timeout, on_pair=on_pair))
     return summarise([[next(flat) for _ in row] for row in predicted])
+
+
+def match_all(
+    pairs: Sequence[tuple[Structure, Structure]],
+    *,
+    workers: int | None = None,
+    timeout: float = 20.0,
+    on_pair: Callable[[], None] | None = None,
+) -> Iterator[PairResult]:
+    """The result of each (prediction, reference), in order; a pair slower than ``timeout`` s is no match."""
+    workers = min(workers or os.cpu_count() or 1, len(pairs))
+    jobs = [(predicted, reference, timeout) for predicted, reference in pairs]
+    if workers <= 1:
+        yield from _reported(map(_match_within, jobs), on_pair)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
+        yield from _reported(pool.map(_match_within, jobs, chunksize=16), on_pair)
+
+
+def _reported(results: Iterable[PairResult], on_pair: Callable[[], None] | None) -> Iterator[PairResult]:
+    for result in results:
+        if on_pair is not None:
+            on_pair()
+        yield result
 
 
 def summarise(results: Sequence[Sequence[PairResult]]) -> Report:
@@ -123,8 +149,6 @@ def is_charge_neutral(counts: tuple[tuple[str, float], ...]) -> bool:
     Elements alone and alloys of metals pass, as in the published benchmarks. Oxidation states and Pauling
     electronegativities are pymatgen's.
     """
-    from itertools import product
-
     from pymatgen.core import Element
 
     elements = [Element(symbol) for symbol, _ in counts]
@@ -140,22 +164,6 @@ def is_charge_neutral(counts: tuple[tuple[str, float], ...]) -> bool:
             if not negative or not positive or max(positive) <= min(negative):
                 return True
     return False
-
-
-def _match_all(
-    pairs: Iterable[tuple[Structure, Structure, float]], workers: int, on_pair: Callable[[], None] | None
-) -> Iterable[PairResult]:
-    if workers == 1:
-        results: Iterable[PairResult] = map(_match_within, pairs)
-    else:
-        from multiprocessing import get_context
-
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("forkserver"))
-        results = pool.map(_match_within, pairs, chunksize=16)
-    for result in results:
-        if on_pair is not None:
-            on_pair()
-        yield result
 
 
 class _TimeOut(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,6 +92,14 @@ class DAOGenerator(MSONable):
     def max_atoms(self) -> int:
         """The largest cell that the network was trained on."""
         return int(self._header["max_atoms"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that tell these weights from others."""
+        digest = hashlib.sha256()
+        for tensor in self._denoiser.state_dict().values():
+            digest.update(tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()[:8]
 
     @property
     def name(self) -> str:
@@ -220,7 +229,8 @@ class DAOGenerator(MSONable):
                 waiting = queue[start : start + CHUNK]
                 for _ in range(MAX_ATTEMPTS):
                     failed = []
-                    for request, structure in self._sample(waiting):
+                    structures = self.sample_cells([one.composition for one in waiting], [one.seed for one in waiting])
+                    for request, structure in zip(waiting, structures, strict=True):
                         reason = refusal(structure)
                         if reason is None:
                             bar.update()
@@ -238,18 +248,20 @@ class DAOGenerator(MSONable):
                         cells[0].reduced_formula, len(waiting), n, MAX_ATTEMPTS, dict(self.refused),
                     )  # fmt: skip
 
-    def _sample(self, requests: list[_Request]) -> Iterator[tuple[_Request, Structure]]:
-        for indices in batches_by_size([request.composition.num_atoms for request in requests]):
-            chosen = [requests[index] for index in indices]
-            numbers = [request.composition.atomic_numbers for request in chosen]
+    def sample_cells(self, cells: Sequence[Composition], seeds: Sequence[int]) -> list[Structure]:
+        """One structure for the content of each cell, from the seed of the same place; nothing is refused."""
+        made: list[Structure | None] = [None] * len(cells)
+        for indices in batches_by_size([cell.num_atoms for cell in cells]):
+            numbers = [cells[index].atomic_numbers for index in indices]
             crystals = sample(
-                self._denoiser, self._process, numbers, [request.seed for request in chosen], self.settings
+                self._denoiser, self._process, numbers, [seeds[index] for index in indices], self.settings
             )
-            for request, structure in zip(chosen, to_structures(crystals), strict=True):
+            for index, structure in zip(indices, to_structures(crystals), strict=True):
                 structure.properties.update(
-                    formula_units=request.composition.formula_units, seed=request.seed, model=self.name
+                    formula_units=cells[index].formula_units, seed=seeds[index], model=self.name
                 )
-                yield request, structure
+                made[index] = structure
+        return [structure for structure in made if structure is not None]
 
     def _usual_formula_units(self, reduced: Composition, largest: int) -> dict[int, float]:
         """Formula units and their weights among training crystals of this kind of formula, in cells that are allowed."""

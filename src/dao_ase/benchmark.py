@@ -1,0 +1,155 @@
+"""DAO-G on a published benchmark: sampled and matched part by part, so that an interrupted run continues."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dao_ase.composition import Composition
+from dao_ase.data.sources import open_source, read
+from dao_ase.evaluate import PairResult, match_all, summarise
+from dao_ase.generator import DAOGenerator
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+FILES = {
+    "mp_20": ("mp_20/test.csv", "mp20_test.csv", "mp20_test.npz", "mp20_test_a.npz"),
+    "mpts_52": ("mpts_52/test.csv", "mpts52_test.csv", "mpts52_test.npz", "mpts52_test_a.npz"),
+    "perov_5": ("perov_5/test.csv", "perov5_test.csv", "perov5_test.npz"),
+    "carbon_24": ("carbon_24/test.csv", "carbon24_test.csv", "carbon24_test.npz"),
+}
+"""Under which names the test set of a benchmark is looked for."""
+
+PART = 256
+"""References that are sampled, matched and saved together."""
+
+
+def find_benchmark(name: str, folder: Path) -> Path:
+    """The test file of a benchmark in ``folder``, or the file of this name itself."""
+    if Path(name).exists():
+        return Path(name)
+    if name not in FILES:
+        raise ValueError(f"{name!r} is neither a file nor one of the benchmarks {', '.join(FILES)}")
+    for candidate in FILES[name]:
+        if (folder / candidate).exists():
+            return folder / candidate
+    raise ValueError(
+        f"no test file of {name} in {str(folder)!r}; looked for {', '.join(FILES[name])} (--data names a folder)"
+    )
+
+
+def run_benchmark(
+    generator: DAOGenerator,
+    file: Path,
+    folder: Path,
+    *,
+    samples: int = 1,
+    limit: int | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Evaluates the generator on the crystals of ``file`` and writes ``report.json`` and ``match.png`` into ``folder``.
+
+    Results of finished parts are kept in ``results.jsonl``; calling again with the same settings continues there.
+    """
+    from tqdm import tqdm
+
+    reference = _references(file, limit, seed)
+    settings = {
+        "file": file.name, "references": len(reference), "samples": samples, "seed": seed,
+        "sampler": asdict(generator.settings), "model": generator.name, "weights": generator.fingerprint,
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    results, seconds = _resume(folder / "results.jsonl", settings)
+    with tqdm(total=len(reference), initial=len(results), unit="crystal", disable=not progress) as bar:
+        for start in range(len(results), len(reference), PART):
+            began = time.monotonic()
+            part = reference[start : start + PART]
+            rows = list(_evaluate_part(generator, part, samples, seed + start, workers))
+            seconds += time.monotonic() - began
+            with (folder / "results.jsonl").open("a") as log:
+                log.write(json.dumps({"seconds": seconds, "rows": [[asdict(r) for r in row] for row in rows]}) + "\n")
+            results += rows
+            bar.update(len(rows))
+            bar.set_postfix_str(f"matched {summarise(results).match_rate:.3f}")
+    report = summarise(results).to_dict() | {"seconds": round(seconds, 1), "settings": settings}
+    temporary = folder / ".report.json.tmp"
+    temporary.write_text(json.dumps(report, indent=1))
+    os.replace(temporary, folder / "report.json")
+    plot_matches(results, [len(one) for one in reference], folder / "match.png")
+    return report
+
+
+def plot_matches(results: list[list[PairResult]], num_atoms: list[int], path: Path) -> None:
+    """Match rate by number of atoms, and by how many samples are looked at."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    by_size, by_count = figure.subplots(1, 2)
+    hit = np.array([any(result.rmse is not None for result in row) for row in results])
+    sizes = np.array(num_atoms)
+    edges = np.unique(np.quantile(sizes, np.linspace(0, 1, 9)).round())
+    places = np.clip(np.searchsorted(edges, sizes, side="right") - 1, 0, max(len(edges) - 2, 0))
+    shown = [place for place in range(len(edges)) if (places == place).any()]
+    by_size.plot([sizes[places == p].mean() for p in shown], [100 * hit[places == p].mean() for p in shown], "o-")
+    by_size.set(xlabel="atoms in the cell", ylabel="matched (%)", ylim=(0, 100))
+    most = max(len(row) for row in results)
+    rates = [100 * np.mean([any(r.rmse is not None for r in row[:k]) for row in results]) for k in range(1, most + 1)]
+    by_count.plot(range(1, most + 1), rates, "o-")
+    by_count.set(xlabel="samples", ylabel="matched by any (%)", ylim=(0, 100))
+    figure.savefig(path, dpi=120)
+
+
+def _evaluate_part(
+    generator: DAOGenerator, reference: list[Structure], samples: int, seed: int, workers: int | None
+) -> Iterator[list[PairResult]]:
+    cells = [Composition.from_atomic_numbers(one.atomic_numbers) for one in reference for _ in range(samples)]
+    seeds = [seed * 1_000_003 + index for index in range(len(cells))]
+    predicted = generator.sample_cells(cells, seeds)
+    pairs = [(guess, reference[index // samples]) for index, guess in enumerate(predicted)]
+    flat = iter(match_all(pairs, workers=workers))
+    for _ in reference:
+        yield [next(flat) for _ in range(samples)]
+
+
+def _references(file: Path, limit: int | None, seed: int) -> list[Structure]:
+    from pymatgen.core import Structure
+
+    records = list(read(open_source(file)))
+    if not records:
+        raise ValueError(f"{str(file)!r} holds no crystal that can be read")
+    order = np.random.default_rng(seed).permutation(len(records))[:limit]  # so a prefix of a run is a random sample
+    return [
+        Structure(records[index].lattice, records[index].atomic_numbers, records[index].frac_coords) for index in order
+    ]
+
+
+def _resume(log: Path, settings: dict[str, Any]) -> tuple[list[list[PairResult]], float]:
+    """Finished rows of an earlier run with the same settings; a log of other settings, or a broken tail, is cut off."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    kept: list[str] = []
+    rows: list[list[PairResult]] = []
+    seconds = 0.0
+    for number, line in enumerate(lines):
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if number == 0:
+            if entry != settings:
+                break
+        else:
+            rows += [[PairResult(**result) for result in row] for row in entry["rows"]]
+            seconds = entry["seconds"]
+        kept.append(line)
+    log.write_text("".join(line + "\n" for line in kept or [json.dumps(settings)]))
+    return rows, seconds
