@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dao_ase.composition import Composition
+from dao_ase.evaluate import match
+from dao_ase.runs import SUMMARY
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -34,8 +36,8 @@ def write_gallery(
     """Writes the page and returns its path.
 
     Of ``structure.properties`` it shows, where present, ``energy_per_atom`` (eV), ``space_group`` (symbol),
-    ``formula_units``, ``seed``, ``model`` and ``file``. A ``reference`` is shown first, and structures that match it
-    (StructureMatcher, ltol 0.3, stol 0.5, angle_tol 10°) carry their RMSE: displacement over (V/N)^⅓.
+    ``formula_units``, ``seed``, ``model`` and ``file``. A ``reference`` is shown first, and structures that match it carry
+    their RMSE as in `dao_ase.evaluate.match`.
 
     >>> from pymatgen.core import Lattice, Structure
     >>> diamond = Structure.from_spacegroup("Fd-3m", Lattice.cubic(5.43), ["Si"], [[0, 0, 0]])
@@ -45,7 +47,8 @@ def write_gallery(
     if not structures:
         raise ValueError("there is no structure to show; generate some first: dao-ase generate CsV3Sb5 -n 20 -o out/")
     records = [] if reference is None else [_record(reference, 0, None)]
-    records += [_record(one, rank, _rmse(one, reference)) for rank, one in enumerate(structures, 1)]
+    rmses = [None if reference is None else match(one, reference) for one in structures]
+    records += [_record(one, rank, rmse) for rank, (one, rmse) in enumerate(zip(structures, rmses, strict=True), 1)]
     shown = list(structures) if reference is None else [reference, *structures]
     data = {"structures": records, "elements": _elements(shown), "compared": reference is not None}
     return _write(Path(path), _page(title or _title(structures), data))
@@ -56,9 +59,9 @@ def read_run(directory: str | os.PathLike[str]) -> list[Structure]:
     from pymatgen.io.cif import CifParser
 
     directory = Path(directory)
-    summary = directory / "summary.json"
+    summary = directory / SUMMARY
     if not summary.is_file():
-        raise FileNotFoundError(f"{directory} has no summary.json; give the directory of 'dao-ase generate ... -o DIR'")
+        raise FileNotFoundError(f"{directory} has no {SUMMARY}; give the directory of 'dao-ase generate ... -o DIR'")
     structures = []
     for record in json.loads(summary.read_text(encoding="utf-8"))["structures"]:
         # coordinates as they stand in the file: pymatgen would move 0.33333 to ⅓, with a warning
@@ -96,16 +99,6 @@ def _record(structure: Structure, rank: int, rmse: float | None) -> dict[str, An
         "frac": structure.frac_coords.round(5).tolist(),
         "cif": structure.copy().relabel_sites().to(fmt="cif"),  # a CIF's site labels must be unique
     }
-
-
-def _rmse(structure: Structure, reference: Structure | None) -> float | None:
-    """The RMSE of a match with the reference, None without one."""
-    from pymatgen.analysis.structure_matcher import StructureMatcher
-
-    if reference is None or structure.composition.reduced_formula != reference.composition.reduced_formula:
-        return None
-    match = StructureMatcher(ltol=0.3, stol=0.5, angle_tol=10).get_rms_dist(structure, reference)
-    return None if match is None else float(match[0])
 
 
 def _elements(structures: Iterable[Structure]) -> dict[str, dict[str, Any]]:
