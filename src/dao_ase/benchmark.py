@@ -74,7 +74,7 @@ def run_benchmark(
         for start in range(len(results), len(reference), PART):
             began = time.monotonic()
             part = reference[start : start + PART]
-            rows = list(_evaluate_part(generator, part, samples, seed + start, workers))
+            rows = list(_evaluate_part(generator, part, samples, (seed * 1_000_003 + start) * samples, workers))
             seconds += time.monotonic() - began
             with (folder / "results.jsonl").open("a") as log:
                 log.write(json.dumps({"seconds": seconds, "rows": [[asdict(r) for r in row] for row in rows]}) + "\n")
@@ -113,7 +113,7 @@ def _evaluate_part(
     generator: DAOGenerator, reference: list[Structure], samples: int, seed: int, workers: int | None
 ) -> Iterator[list[PairResult]]:
     cells = [Composition.from_atomic_numbers(one.atomic_numbers) for one in reference for _ in range(samples)]
-    seeds = [seed * 1_000_003 + index for index in range(len(cells))]
+    seeds = [seed + index for index in range(len(cells))]
     predicted = generator.sample_cells(cells, seeds)
     pairs = [(guess, reference[index // samples]) for index, guess in enumerate(predicted)]
     flat = iter(match_all(pairs, workers=workers))

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHUNK = 1_000
-"""Structures that are in memory at once while a long stream is generated."""
+CHUNK = 256
+"""Structures that are sampled together, and in memory at once while a long stream is generated."""
 
 MAX_ATTEMPTS = 5
 """Samples drawn for each structure asked for before a composition is given up."""
@@ -82,6 +82,11 @@ class DAOGenerator(MSONable):
         )
         self.refused: Counter[str] = Counter()
         """How many samples the geometry gates refused in the last call, by reason."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings, as monty's MSONable writes them; the weights stay in their file."""
+        settings = {name: getattr(self, name) for name in ("weights", "device", "steps", "anti_annealing")}
+        return {"@module": type(self).__module__, "@class": type(self).__name__, **settings}
 
     @property
     def elements(self) -> list[str]:
@@ -210,7 +215,7 @@ class DAOGenerator(MSONable):
                     f"{(parsed * z).formula} has {parsed.num_atoms * z} atoms in the cell; at most {largest} are allowed"
                     + ("" if max_atoms else " (what DAO-G was trained on; max_atoms= lifts the limit)")
                 )
-        return [parsed * z for z, count in _share_out(units, n).items() for _ in range(count)]
+        return [cell for z, count in _share_out(units, n).items() for cell in [parsed * z] * count]
 
     def _stream(
         self,
@@ -222,14 +227,15 @@ class DAOGenerator(MSONable):
         progress: bool,
     ) -> Iterator[Structure]:
         cells = self.cells(composition, n, formula_units, max_atoms)
-        queue = [_Request(cell, seed * 1_000_003 + index) for index, cell in enumerate(cells)]
-        spare = len(queue)
+        spare = n  # seeds from here on replace those whose samples were refused
         with _bar(progress, n, cells[0].reduced_formula) as bar:
-            for start in range(0, len(queue), CHUNK):
-                waiting = queue[start : start + CHUNK]
+            for start in range(0, n, CHUNK):
+                waiting = [
+                    _Request(cell, _seed(seed, start + i)) for i, cell in enumerate(cells[start : start + CHUNK])
+                ]
                 for _ in range(MAX_ATTEMPTS):
-                    failed = []
                     structures = self.sample_cells([one.composition for one in waiting], [one.seed for one in waiting])
+                    failed = []
                     for request, structure in zip(waiting, structures, strict=True):
                         reason = refusal(structure)
                         if reason is None:
@@ -237,7 +243,7 @@ class DAOGenerator(MSONable):
                             yield structure
                         else:
                             self.refused[reason] += 1
-                            failed.append(replace(request, seed=seed * 1_000_003 + spare))
+                            failed.append(replace(request, seed=_seed(seed, spare)))
                             spare += 1
                     waiting = failed
                     if not waiting:
@@ -272,6 +278,11 @@ class DAOGenerator(MSONable):
             if fitting:
                 return fitting
         return {1: 1.0}
+
+
+def _seed(seed: int, index: int) -> int:
+    """The seed of one sample: far from those of other samples and other seeds."""
+    return seed * 1_000_003 + index
 
 
 def _as_list(composition: Any) -> list[Any]:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from dao_ase.generator import DAOGenerator
 
 
+RANKED = 1_000
+"""Structures that are held, relaxed and ranked together."""
+
+
 @click.command()
 @click.argument("formulas", nargs=-1)
 @click.option("-n", "number", type=int, default=20, show_default=True, help="Structures for each formula.")
@@ -90,12 +94,10 @@ def _chunks(generator: DAOGenerator, made: Iterator, finish: dict[str, bool]) ->
     """Finished structures, up to a thousand at a time; what was made before an interruption is finished too."""
     from itertools import islice
 
-    from dao_ase.generator import CHUNK
-
     while True:
         chunk: list = []
         try:
-            chunk.extend(islice(made, CHUNK))
+            chunk.extend(islice(made, RANKED))
         except KeyboardInterrupt:
             if chunk:
                 yield generator.finish(chunk, **{**finish, "relax": False}, progress=False)

@@ -1,0 +1,111 @@
+"""``dao-ase generate`` and ``evaluate``: files, order, refusals, interruption, resuming."""
+
+import json
+
+import numpy as np
+import pytest
+from ase.io import read
+from click.testing import CliRunner
+from pymatgen.core import Structure
+
+from dao_ase.cli import main
+from generation import write_random_generator
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> str:
+    return str(write_random_generator(tmp_path_factory.mktemp("weights") / "g.safetensors"))
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(main, list(arguments), catch_exceptions=False)
+
+
+def test_files_and_summary_agree(tmp_path, weights):
+    (tmp_path / "list.txt").write_text("FeO  # wüstite\n\nH2O\n")
+    out = tmp_path / "out"
+    result = run("generate", "NaCl", "-f", str(tmp_path / "list.txt"), "-n", "2", "-o", str(out), "--weights", weights)
+    assert result.exit_code == 0, result.output
+    records = json.loads((out / "summary.json").read_text())["structures"]
+    images = read(out / "structures.extxyz", index=":")
+    assert [record["formula"] for record in records] == ["NaCl", "NaCl", "FeO", "FeO", "H2O", "H2O"]
+    for record, atoms in zip(records, images, strict=True):
+        structure = Structure.from_file(out / record["file"])
+        assert atoms.info["file"] == record["file"]
+        np.testing.assert_allclose(structure.volume, atoms.get_volume(), rtol=1e-4)
+    assert not list(out.glob(".*"))
+
+
+def test_json_goes_to_stdout(tmp_path, weights):
+    result = run("generate", "NaCl", "-n", "1", "-o", str(tmp_path), "--weights", weights, "--json")
+    assert json.loads(result.stdout)["structures"][0]["file"] == "001_NaCl.cif"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["Xx2O"], "'Xx'"),
+        (["NaCl", "Fe0"], "0 atoms of Fe"),
+        (["Fe-1"], "cannot read"),
+        (["Fe1000000"], "at most"),
+        (["NaCl", "-n", "0"], "at least one"),
+        (["NaCl", "-z", "two"], "--formula-units"),
+        ([], "at least one formula"),
+        (["NaCl", "--weights", "nothing.safetensors"], "no weight file"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(tmp_path, weights, arguments, reason):
+    if "--weights" not in arguments:
+        arguments = [*arguments, "--weights", weights]
+    result = run("generate", "-o", str(tmp_path / "out"), *arguments)
+    assert result.exit_code != 0
+    assert reason in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_done_survives_an_interruption(tmp_path, weights, monkeypatch):
+    from dao_ase.generator import DAOGenerator
+
+    def interrupted(self, *arguments, **options):
+        yield from self.generate("NaCl", n=2, rank=False)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DAOGenerator, "stream", interrupted)
+    result = run("generate", "NaCl", "-n", "9", "-o", str(tmp_path), "--weights", weights)
+    assert result.exit_code == 130
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["interrupted"] and len(summary["structures"]) == 2
+    assert len(read(tmp_path / "structures.extxyz", index=":")) == 2
+
+
+def write_benchmark(path, count: int = 5) -> None:
+    """Rock salt cells as an npz file of the data layer."""
+    np.savez(
+        path,
+        n_atoms=np.full(count, 2, dtype=np.int32),
+        numbers=np.tile(np.array([11, 17], dtype=np.uint8), count),
+        frac_coords=np.tile(np.array([[0, 0, 0], [0.5, 0.5, 0.5]], dtype=np.float32), (count, 1)),
+        lattice=np.tile(2.82 * (np.ones((3, 3)) - np.eye(3)).astype(np.float32), (count, 1, 1)),
+        id=np.array([f"salt-{i}" for i in range(count)]),
+    )
+
+
+def test_evaluate_writes_a_report_and_resumes(tmp_path, weights, monkeypatch):
+    write_benchmark(tmp_path / "salt.npz")
+    monkeypatch.setattr("dao_ase.benchmark.PART", 2)
+    arguments = ["evaluate", str(tmp_path / "salt.npz"), "--samples", "2", "--weights", weights, "--workers", "1"]
+    arguments += ["-o", str(tmp_path / "out"), "--json"]
+    first = json.loads(run(*arguments).stdout)
+    assert first["references"] == 5 and first["samples"] == 2
+    log = tmp_path / "out" / "results.jsonl"
+    log.write_text("".join(line + "\n" for line in log.read_text().splitlines()[:2]) + '{"half a li')
+    again = json.loads(run(*arguments).stdout)
+    assert {**again, "seconds": 0} == {**first, "seconds": 0}
+    assert len(log.read_text().splitlines()) == 4
+    assert (tmp_path / "out" / "match.png").exists()
+
+
+def test_evaluate_names_what_is_missing(tmp_path, weights):
+    result = run("evaluate", "mp_20", "--data", str(tmp_path), "--weights", weights)
+    assert result.exit_code == 1 and "mp20_test.csv" in result.output
+    assert "neither a file" in run("evaluate", "mp_21", "--weights", weights).output

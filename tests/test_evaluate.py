@@ -1,0 +1,58 @@
+"""Match rates and validity, on pairs whose answer is known."""
+
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from dao_ase.evaluate import evaluate, is_charge_neutral, is_valid, match
+from dao_ase.gates import refusal
+
+SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+SHAKEN = SALT.copy().perturb(0.05)
+CLASH = Structure(Lattice.cubic(4), ["Na", "Cl"], [[0, 0, 0], [0.02, 0, 0]])
+
+
+def test_match_is_blind_to_cell_and_small_displacements():
+    assert match(SALT.get_primitive_structure(), SALT) == pytest.approx(0, abs=1e-6)
+    assert 0 < match(SHAKEN, SALT) < 0.1
+    assert match(CLASH, SALT) is None
+    assert match(Structure(Lattice.cubic(4), ["Na", "Na"], [[0, 0, 0], [0.5, 0.5, 0.5]]), SALT) is None
+
+
+def test_report_counts_first_best_and_valid():
+    report = evaluate([[CLASH, SHAKEN], [SALT, CLASH], [CLASH, CLASH]], [SALT, SALT, SALT], workers=1)
+    assert report.match_rate == pytest.approx(2 / 3)
+    assert report.first_match_rate == pytest.approx(1 / 3)
+    assert report.valid_share == pytest.approx(1 / 3)
+    assert report.match_rate_filtered == pytest.approx(2 / 3)
+    assert report.mean_rmse_all > report.rmse
+
+
+def test_parallel_equals_serial():
+    predicted, reference = [[SHAKEN], [CLASH]] * 3, [SALT] * 6
+    assert evaluate(predicted, reference, workers=2) == evaluate(predicted, reference, workers=1)
+
+
+def test_counts_that_do_not_fit():
+    with pytest.raises(ValueError, match="2 lists"):
+        evaluate([[SALT], [SALT]], [SALT])
+
+
+@pytest.mark.parametrize(
+    ("counts", "neutral"),
+    [
+        ((("Na", 1), ("Cl", 1)), True),
+        ((("Na", 1), ("Cl", 5)), False),
+        ((("Fe", 2), ("Al", 3)), True),
+        ((("Si", 8),), True),
+    ],
+)
+def test_charge_neutrality(counts, neutral):
+    assert is_charge_neutral(counts) is neutral
+
+
+def test_validity_and_gates():
+    assert is_valid(SALT) and not is_valid(CLASH)
+    assert refusal(SALT) is None
+    assert refusal(CLASH) == "distance"
+    assert refusal(Structure(Lattice.orthorhombic(2, 3, 60), ["Na"], [[0, 0, 0]])) == "aspect"
+    assert refusal(Structure(Lattice.cubic(1), ["Na"], [[0, 0, 0]])) == "volume"

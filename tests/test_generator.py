@@ -1,0 +1,94 @@
+"""DAOGenerator: what it accepts, what it refuses, and what its structures carry."""
+
+import pickle
+
+import pytest
+from pymatgen.core import Composition as PymatgenComposition
+
+from dao_ase.checkpoint import CheckpointError, save
+from dao_ase.generator import DAOGenerator, StructureGenerator
+from generation import write_random_generator
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory) -> DAOGenerator:
+    return DAOGenerator(str(write_random_generator(tmp_path_factory.mktemp("weights") / "g.safetensors")))
+
+
+def test_structures_have_the_composition_and_properties(generator):
+    structures = generator.generate("CsV3Sb5", n=3, rank=False)
+    assert len(structures) == 3
+    for structure in structures:
+        assert structure.composition.reduced_formula == "CsV3Sb5"
+        assert set(structure.properties) >= {"formula_units", "seed", "model", "space_group"}
+
+
+@pytest.mark.parametrize("composition", ["NaCl", {"Na": 1, "Cl": 1}, PymatgenComposition("NaCl"), ["NaCl", "FeO"]])
+def test_compositions_of_every_kind(generator, composition):
+    count = 2 * (len(composition) if isinstance(composition, list) else 1)
+    assert len(generator.generate(composition, n=2, rank=False)) == count
+
+
+def test_a_seed_gives_the_same_structures(generator):
+    first, again, other = (generator.generate("FeO", n=2, seed=seed, rank=False) for seed in (4, 4, 5))
+    assert first == again
+    assert first != other
+
+
+def test_formula_units(generator):
+    def sizes(units, n=4, **options):
+        return [len(one) for one in generator.generate("NaCl", n=n, formula_units=units, rank=False, **options)]
+
+    assert sizes(3) == [6] * 4
+    assert sizes([1, 2]) == [2, 2, 4, 4]
+    assert sizes("auto", n=10) == [2] * 5 + [4] * 3 + [8] * 2
+    assert set(sizes("auto", max_atoms=4)) <= {2, 4}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("Xx2O", 1), "'Xx'"),
+        (("", 1), "empty"),
+        (("UO2", 1), "U, which DAO-G has not seen.*Cs"),
+        (("NaCl", 0), "at least one"),
+        (("Fe31", 1), "31 atoms in the cell; at most 30"),
+        (("NaCl", 1, 0), "at least 1"),
+        (("NaCl", 1, "some"), "'auto'"),
+        (([], 1), "list of compositions is empty"),
+    ],
+)
+def test_bad_requests_name_the_reason(generator, arguments, reason):
+    composition, n, *units = arguments
+    with pytest.raises(ValueError, match=reason):
+        generator.generate(composition, n, **({"formula_units": units[0]} if units else {}))
+
+
+def test_stream_gives_structures_one_by_one(generator):
+    stream = generator.stream("NaCl", 10**6)
+    assert [len(next(stream)) for _ in range(3)] == [2, 2, 2]
+
+
+def test_refused_samples_are_counted_and_replaced(generator, monkeypatch):
+    verdicts = iter(["distance", None, "volume", None, None])
+    monkeypatch.setattr("dao_ase.generator.refusal", lambda structure: next(verdicts))
+    assert len(generator.generate("NaCl", n=3, rank=False)) == 3
+    assert dict(generator.refused) == {"distance": 1, "volume": 1}
+
+
+def test_giving_up_is_said(generator, monkeypatch, caplog):
+    monkeypatch.setattr("dao_ase.generator.refusal", lambda structure: "distance")
+    assert generator.generate("NaCl", n=2) == []
+    assert "could not be made" in caplog.text
+
+
+def test_msonable_and_picklable(generator):
+    again = DAOGenerator.from_dict(generator.as_dict())
+    assert again.generate("NaCl", n=1, rank=False) == generator.generate("NaCl", n=1, rank=False)
+    assert isinstance(pickle.loads(pickle.dumps(generator)), StructureGenerator)
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    save(tmp_path / "w.safetensors", {}, {"model": "potential"})
+    with pytest.raises(CheckpointError, match="no denoiser"):
+        DAOGenerator(str(tmp_path / "w.safetensors"))
