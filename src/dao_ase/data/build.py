@@ -16,8 +16,11 @@ import numpy as np
 
 from dao_ase import __version__
 from dao_ase.composition import Composition, reduced_key
-from dao_ase.data.shards import encode_texts, open_shard, write_atomically, write_json, write_shard
-from dao_ase.data.sources import Source, open_source, read
+from dao_ase.data.reading import Source, read
+from dao_ase.data.records import Record
+from dao_ase.data.selection import Selection
+from dao_ase.data.shards import open_shard, write_atomically, write_json, write_shard
+from dao_ase.data.sources import open_source
 from dao_ase.data.staging import RowRules, stage
 from dao_ase.data.store import FORMAT, INDEX, VERSION, CrystalStore
 
@@ -42,11 +45,16 @@ class BuildRules:
     exclude: tuple[str, ...] = ()  # files whose crystals are left out, by identifier and by structure
     exclude_formulas: tuple[str, ...] = ()  # also in multiples: Cr3Os excludes Cr6Os2
 
-    def row_rules(self) -> RowRules:
+    def row_rules(self, excluded: Sequence[Record]) -> RowRules:
         """The part that is decided for each crystal alone."""
-        ids = {record.id for file in self.exclude for record in read(open_source(file))}
-        formulas = {reduced_key(Composition.parse(formula).atomic_numbers) for formula in self.exclude_formulas}
-        return RowRules(self.min_atoms, self.max_atoms, self.niggli, frozenset(ids), frozenset(formulas))
+        return RowRules(
+            self.min_atoms,
+            self.max_atoms,
+            self.niggli,
+            self.energy_label,
+            frozenset(record.id for record in excluded),
+            frozenset(reduced_key(Composition.parse(formula).atomic_numbers) for formula in self.exclude_formulas),
+        )
 
 
 def build(sources: Sequence[Source], path: str | Path, rules: BuildRules, workers: int = 1) -> CrystalStore:
@@ -61,39 +69,55 @@ def build(sources: Sequence[Source], path: str | Path, rules: BuildRules, worker
     key = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
     if (path / INDEX).is_file():
         store = CrystalStore.open(path)
-        if store.index.get("key") == key:
+        if store.about.get("key") == key:
             return store
         raise FileExistsError(f"{str(path)!r} holds another store; give another folder or delete it")
     work = path / f".build-{key}"
     work.mkdir(parents=True, exist_ok=True)
-    shards = [open_shard(file) for file in stage(sources, work, rules.row_rules(), workers)]
+    excluded = [record for file in rules.exclude for record in read(open_source(file))]
+    logger.info("reading %s", ", ".join(source.name for source in sources))
+    shards = [open_shard(file) for file in stage(sources, work, rules.row_rules(excluded), workers)]
+    notes = [note for _, note in shards]
     staged = CrystalStore(work, [columns for columns, _ in shards], {})
-    rejected = [entry for _, notes in shards for entry in notes["rejected"]]
-    keep = np.ones(len(staged), dtype=bool)
-    counts = {"read": sum(notes["rows"] for _, notes in shards), "kept": int(keep.sum())}
-    counts["left out"] = dict(Counter(entry["rule"] for entry in rejected))
-    _finish(path, staged, np.flatnonzero(keep), rejected, {"key": key, **plan, "counts": counts})
+    selection = _select(staged, notes, rules, excluded, workers)
+    left_out = [entry for note in notes for entry in note["rejected"]] + selection.left_out()
+    chosen = np.flatnonzero(selection.keep)
+    counts = {
+        "read": sum(note["rows"] for note in notes),
+        "kept": len(chosen),
+        "left out": dict(Counter(entry["rule"] for entry in left_out).most_common()),
+    }
+    _finish(path, selection, left_out, {"key": key, **plan, "counts": counts})
     shutil.rmtree(work)
     return CrystalStore.open(path)
 
 
-def _finish(
-    path: Path, staged: CrystalStore, chosen: np.ndarray, rejected: list[dict[str, Any]], about: dict[str, Any]
-) -> None:
+def _select(
+    staged: CrystalStore, notes: list[dict[str, Any]], rules: BuildRules, excluded: list[Record], workers: int
+) -> Selection:
+    """Applies the rules that compare crystals, the cheap ones first."""
+    selection = Selection(staged, staged.path, workers)
+    others = [(tuple(map(tuple, formula)), energy) for note in notes for formula, energy in note["others"]]
+    selection.above_hull(rules.max_e_hull, rules.energy_label, others)
+    if rules.deduplicate:
+        selection.repeated_ids()
+    if excluded:
+        selection.excluded_structures(excluded)
+    if rules.deduplicate:
+        selection.repeated_structures()
+    return selection
+
+
+def _finish(path: Path, selection: Selection, left_out: list[dict[str, Any]], about: dict[str, Any]) -> None:
     """Writes the shards, the list of what was left out, and, last, the index that makes the folder a store."""
-    entries = []
-    texts = {name[5:]: staged.texts(name[5:]) for name in staged.columns if name.startswith("text.")}
+    entries, chosen = [], np.flatnonzero(selection.keep)
     for first in range(0, len(chosen), SHARD):
-        part = chosen[first : first + SHARD]
-        columns = {"num_atoms": staged.num_atoms[part].astype(np.int32)}
-        for name in staged.columns:
-            if name != "num_atoms" and not name.startswith("text"):
-                columns[name] = staged.gather(name, part)
-        for name, values in texts.items():
-            columns[f"text.{name}"], columns[f"text_end.{name}"] = encode_texts(values[part].tolist())
         file = f"shard-{first // SHARD:05d}.safetensors"
+        columns = selection.staged.columns_of(chosen[first : first + SHARD])
+        if np.isfinite(selection.e_above_hull).any():
+            columns["label.e_above_hull"] = selection.e_above_hull[chosen[first : first + SHARD]]
         write_shard(path / file, columns)
-        entries.append({"file": file, "crystals": len(part), "atoms": len(columns["atomic_numbers"])})
-    lines = "".join(json.dumps(entry) + "\n" for entry in rejected)
-    write_atomically(path / "rejected.jsonl", lambda file: file.write(lines.encode()))
+        entries.append({"file": file, "crystals": len(columns["num_atoms"]), "atoms": len(columns["atomic_numbers"])})
+    lines = "".join(json.dumps(entry) + "\n" for entry in left_out)
+    write_atomically(path / "left_out.jsonl", lambda file: file.write(lines.encode()))
     write_json(path / INDEX, {"format": FORMAT, "version": VERSION, "shards": entries, **about})

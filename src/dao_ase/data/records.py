@@ -47,11 +47,11 @@ class Rejected:
 
 
 class RejectedRecord(ValueError):
-    """Raised where a row cannot be taken; ``rule`` is the reason in a word or two."""
+    """Raised where a row cannot be taken; ``rule`` is the reason in a word or two, ``id`` the identifier if it is known."""
 
-    def __init__(self, rule: str, reason: str) -> None:
+    def __init__(self, rule: str, reason: str, id: str = "") -> None:
         super().__init__(reason)
-        self.rule = rule
+        self.rule, self.id = rule, id
 
 
 def check_record(record: Record) -> None:
@@ -128,10 +128,11 @@ def _join(arrays: Sequence[np.ndarray], dtype: type, shape: tuple[int, ...]) -> 
 def _stack(values: Sequence[float | np.ndarray | None]) -> np.ndarray:
     """One row for each value, NaN where it is missing or has another shape than the first that is there."""
     shape = next(np.shape(value) for value in values if value is not None)
-    missing = np.full(shape, np.nan)
-    return np.array(
-        [value if np.shape(value) == shape and value is not None else missing for value in values], np.float64
-    )
+    rows = np.full((len(values), *shape), np.nan)
+    for row, value in zip(rows.reshape(len(values), *shape, 1), values, strict=True):
+        if value is not None and np.shape(value) == shape:
+            row[..., 0] = value
+    return rows
 
 
 def _stack_atoms(records: Sequence[Record], name: str) -> np.ndarray:

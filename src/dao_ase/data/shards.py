@@ -70,7 +70,7 @@ def write_shard(path: str | Path, columns: Columns, notes: Mapping[str, Any] | N
             "shape": list(array.shape),
             "data_offsets": [end, end + array.nbytes],
         }
-        crc, end = zlib.crc32(array.reshape(-1).view(np.uint8), crc), end + array.nbytes
+        crc, end = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc), end + array.nbytes
     header["__metadata__"] = {"crc32": str(crc), "notes": json.dumps(notes or {})}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # data begin at a multiple of eight bytes, so that columns can be mapped

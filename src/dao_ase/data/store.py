@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from dao_ase.crystals import Crystals
-from dao_ase.data.shards import ShardError, decode_texts, gather_atoms, open_shard
+from dao_ase.data.shards import ShardError, decode_texts, encode_texts, gather_atoms, open_shard
 
 INDEX = "index.json"
 FORMAT, VERSION = "dao-ase crystals", 1
 
 
-class CrystalStore(Sequence[Crystals]):
+class CrystalStore:
     """Crystals in memory-mapped shards, with labels and the place that each came from.
 
     >>> store = CrystalStore.open("runs/data/mp_20")                    # doctest: +SKIP
@@ -26,7 +26,7 @@ class CrystalStore(Sequence[Crystals]):
     """
 
     def __init__(self, path: Path, shards: Sequence[Mapping[str, np.ndarray]], index: Mapping[str, Any]) -> None:
-        self.path, self.index = path, dict(index)
+        self.path, self.about = path, dict(index)
         self._shards = list(shards)
         counts = [np.asarray(shard["num_atoms"], dtype=np.int64) for shard in self._shards]
         self._first_atom = [np.cumsum(count) - count for count in counts]
@@ -63,7 +63,7 @@ class CrystalStore(Sequence[Crystals]):
     def __len__(self) -> int:
         return len(self.num_atoms)
 
-    def __getitem__(self, index: int) -> Crystals:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Crystals:
         if not -len(self) <= index < len(self):
             raise IndexError(f"crystal {index} of a store with {len(self)}")
         return self.batch(np.array([index % len(self)]))
@@ -119,6 +119,14 @@ class CrystalStore(Sequence[Crystals]):
                 else [""] * len(shard["num_atoms"])
             )
         return np.array(found, dtype=np.str_)
+
+    def columns_of(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Everything about the chosen crystals, as the columns of a shard."""
+        columns = {name: self.gather(name, indices) for name in self._names if not name.startswith("text")}
+        for name in [name.removeprefix("text.") for name in self._names if name.startswith("text.")]:
+            chosen = self.texts(name)[indices].tolist()
+            columns[f"text.{name}"], columns[f"text_end.{name}"] = encode_texts(chosen)
+        return columns
 
     @property
     def ids(self) -> np.ndarray:

@@ -1,0 +1,99 @@
+"""``dao-ase data``: crystals from any source into a store, and what a store holds."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def data() -> None:
+    """Build and describe the sets of crystals that models are trained on."""
+
+
+@data.command()
+@click.argument("sources", nargs=-1, required=True)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the store."
+)
+@click.option("--min-atoms", default=3, show_default=True, help="Leave out smaller cells.")
+@click.option("--max-atoms", default=30, show_default=True, help="Leave out larger cells.")
+@click.option("--max-e-hull", default=1.0, show_default=True, help="Highest energy above the hull, eV/atom.")
+@click.option(
+    "--energy-label", default="formation_energy_per_atom", show_default=True, help="The hull is built from it."
+)
+@click.option("--deduplicate/--no-deduplicate", default=True, show_default=True, help="Keep one of equal structures.")
+@click.option("--niggli/--no-niggli", default=True, show_default=True, help="Reduce the cells.")
+@click.option(
+    "--exclude", multiple=True, metavar="FILE", help="Leave out its crystals, by id and by structure; repeatable."
+)
+@click.option(
+    "--exclude-formula", multiple=True, metavar="FORMULA", help="Leave it out, and its multiples; repeatable."
+)
+@click.option("--as-is", is_flag=True, help="Every crystal: any size and energy, no de-duplication.")
+@click.option("--optimade-filter", default="", metavar="FILTER", help="For sources that are optimade:URL.")
+@click.option("--workers", default=2, show_default=True, help="Processes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def build(
+    sources: tuple[str, ...],
+    output: Path,
+    min_atoms: int,
+    max_atoms: int,
+    max_e_hull: float,
+    energy_label: str,
+    deduplicate: bool,
+    niggli: bool,
+    exclude: tuple[str, ...],
+    exclude_formula: tuple[str, ...],
+    as_is: bool,
+    optimade_filter: str,
+    workers: int,
+    as_json: bool,
+) -> None:
+    """Read SOURCES (.npz, .csv, .cif, folders, what ASE reads, optimade:URL) into a store; an interrupted build resumes."""
+    from dao_ase.data.build import BuildRules
+    from dao_ase.data.build import build as build_store
+    from dao_ase.data.sources import open_source
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if as_is:
+        min_atoms, max_atoms, max_e_hull, deduplicate = 1, 100_000, float("inf"), False
+    try:
+        rules = BuildRules(
+            min_atoms, max_atoms, max_e_hull, energy_label, deduplicate, niggli, exclude, exclude_formula
+        )
+        store = build_store([open_source(one, optimade_filter) for one in sources], output, rules, workers)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    counts = store.about["counts"]
+    if as_json:
+        click.echo(json.dumps(counts))
+        return
+    click.echo(f"{counts['kept']} of {counts['read']} crystals in {output}")
+    for rule, count in counts["left out"].items():
+        click.echo(f"{count:8d}  {rule}")
+    if counts["left out"]:
+        click.echo(f"each with its reason in {output / 'left_out.jsonl'}")
+
+
+@data.command()
+@click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw them into this file (.png, .svg, .pdf)."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def stats(store: Path, plot: Path | None, as_json: bool) -> None:
+    """Print what a store holds: sources, sizes, volumes, energies above the hull, elements."""
+    from dao_ase.data.statistics import describe, draw, summarise
+    from dao_ase.data.store import CrystalStore
+
+    try:
+        statistics = summarise(CrystalStore.open(store))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(statistics.as_dict()) if as_json else describe(statistics))
+    if plot is not None:
+        draw(statistics, plot)

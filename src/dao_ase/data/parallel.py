@@ -1,0 +1,40 @@
+"""Work spread over processes, in order, with little waiting in memory; and work that is not done twice."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from dao_ase.data.shards import write_json
+
+
+def parallel_map(function: Callable[..., Any], calls: Iterable[tuple], workers: int) -> Iterator[Any]:
+    """``function(*call)`` for each call, in order, in ``workers`` processes; with one, in this process.
+
+    Processes are spawned, not forked: a fork of a process in which torch has threads may hang.
+    """
+    if workers <= 1:
+        yield from (function(*call) for call in calls)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pending: deque[Future] = deque()
+        for call in calls:
+            pending.append(pool.submit(function, *call))
+            if len(pending) > 3 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def once(path: Path, function: Callable[..., Any], *arguments: Any) -> Any:
+    """The JSON-able result of a function, kept in a file from which a second call reads it."""
+    if path.is_file():
+        return json.loads(path.read_text())
+    result = function(*arguments)
+    write_json(path, result)
+    return result

@@ -1,0 +1,72 @@
+"""Where crystals come from: each source is an iterator of raw rows, and turns a raw row into a `Record`.
+
+Reading a row is cheap and happens in one process; turning it into a record (parsing a CIF) may happen in many.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from dao_ase.data.records import Record, Rejected, RejectedRecord, check_record
+
+logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Something that holds crystals: a file, a folder, a server."""
+
+    @property
+    def name(self) -> str:
+        """What the provenance of its records says: a path or a URL."""
+
+    def rows(self) -> Iterator[Any]:
+        """The raw rows, always in the same order; each can be pickled."""
+
+    def record(self, row: int, raw: Any) -> Record:
+        """The crystal of a raw row; raises `ValueError` where it is broken."""
+
+    def fingerprint(self) -> str:
+        """Changes when the content changes."""
+
+
+def read(source: Source, on_reject: Callable[[Rejected], None] | None = None) -> Iterator[Record]:
+    """The checked records of a source. A row that cannot be taken is handed to ``on_reject``, or logged.
+
+    >>> for record in read(open_source("train.csv")):                    # doctest: +SKIP
+    ...     print(record.id, record.labels["formation_energy_per_atom"])
+    """
+    for row, raw in enumerate(source.rows()):
+        result = take(source, row, raw)
+        if isinstance(result, Record):
+            yield result
+        elif on_reject is not None:
+            on_reject(result)
+        else:
+            logger.warning("%s, row %d (%s): %s", result.source, result.row, result.id, result.reason)
+
+
+def take(source: Source, row: int, raw: Any) -> Record | Rejected:
+    """The checked record of a raw row, or why there is none."""
+    identifier = ""
+    try:
+        if isinstance(raw, Exception):
+            raise raw
+        record = source.record(row, raw)
+        identifier = record.id
+        check_record(record)
+        return record
+    except RejectedRecord as error:
+        return Rejected(source.name, row, error.id or identifier, error.rule, str(error))
+    except Exception as error:  # parsers of other packages raise whatever they like; it is counted and listed
+        return Rejected(source.name, row, identifier, "broken", f"{type(error).__name__}: {error}")
+
+
+def fingerprint_of_file(path: Path) -> str:
+    """The SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

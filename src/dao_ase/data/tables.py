@@ -1,0 +1,136 @@
+"""Sources that are one table: arrays in a ``.npz`` file, and the CSV files with a ``cif`` column of the benchmarks."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dao_ase.data.cif import read_cif
+from dao_ase.data.reading import fingerprint_of_file
+from dao_ase.data.records import Record, RejectedRecord
+
+csv.field_size_limit(1 << 26)
+
+ID_COLUMNS = ("material_id", "id", "mp_id", "entry_id")
+"""Columns of a CSV file that may hold the identifier, the first that exists is taken."""
+
+
+@dataclass(frozen=True)
+class NpzSource:
+    """Arrays in one ``.npz`` file: ``n_atoms``, ``numbers``, ``frac_coords``, ``lattice``, ``id`` and columns of labels."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The file."""
+        return self.path.name
+
+    def fingerprint(self) -> str:
+        """Changes when the file changes."""
+        return fingerprint_of_file(self.path)
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any], dict[str, np.ndarray]]]:
+        """Identifier, columns of the crystal and columns of its atoms."""
+        columns = self._columns()
+        counts = columns.pop("n_atoms").astype(np.int64)
+        ids = columns.pop("id", None)
+        ends, total = np.cumsum(counts), int(counts.sum())
+        of_atoms = {name for name, array in columns.items() if len(array) == total != len(counts)}
+        of_atoms |= {"numbers", "frac_coords", "forces"} & set(columns)
+        for row, (end, count) in enumerate(zip(ends.tolist(), counts.tolist(), strict=True)):
+            yield (
+                f"{self.path.stem}/{row}" if ids is None else str(ids[row]),
+                {name: array[row] for name, array in columns.items() if name not in of_atoms},
+                {name: columns[name][end - count : end] for name in of_atoms},
+            )
+
+    def record(self, row: int, raw: tuple[str, dict[str, Any], dict[str, np.ndarray]]) -> Record:
+        """The crystal of these columns."""
+        identifier, columns, atom_columns = raw
+        texts = {name: str(value) for name, value in columns.items() if value.dtype.kind in "US"}
+        labels = {
+            name: float(value) if value.ndim == 0 else value.astype(np.float64)
+            for name, value in columns.items()
+            if name != "lattice" and name not in texts
+        }
+        return Record(
+            id=identifier,
+            lattice=columns["lattice"].astype(np.float64),
+            frac_coords=atom_columns["frac_coords"].astype(np.float64),
+            atomic_numbers=atom_columns["numbers"].astype(np.int64),
+            source=self.name,
+            row=row,
+            labels=labels,
+            atom_labels={name: a for name, a in atom_columns.items() if name not in ("numbers", "frac_coords")},
+            texts=texts,
+        )
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                columns = {name: file[name] for name in file.files}
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(f"{str(self.path)!r} cannot be read: {error}") from error
+        missing = {"n_atoms", "numbers", "frac_coords", "lattice"} - set(columns)
+        if missing:
+            raise ValueError(f"{str(self.path)!r} lacks the arrays {sorted(missing)}; it holds {sorted(columns)}")
+        total = int(columns["n_atoms"].sum())
+        if total != len(columns["numbers"]) or total != len(columns["frac_coords"]):
+            raise ValueError(
+                f"{str(self.path)!r}: n_atoms sums to {total}, but there are {len(columns['numbers'])} numbers and "
+                f"{len(columns['frac_coords'])} coordinates"
+            )
+        return columns
+
+
+@dataclass(frozen=True)
+class CsvSource:
+    """A CSV file (also ``.gz``) with a column ``cif``; numbers become labels, everything else texts."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The file."""
+        return self.path.name
+
+    def fingerprint(self) -> str:
+        """Changes when the file changes."""
+        return fingerprint_of_file(self.path)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One dictionary of texts for each line."""
+        opened = gzip.open if self.path.suffix == ".gz" else open
+        with opened(self.path, "rt", newline="", encoding="utf-8", errors="replace") as file:
+            reader = csv.DictReader(line.replace("\0", "") for line in file)
+            if "cif" not in (reader.fieldnames or ()):
+                raise ValueError(f"{str(self.path)!r} has no column 'cif'; it has {reader.fieldnames}")
+            yield from reader
+
+    def record(self, row: int, raw: dict[str, Any]) -> Record:
+        """The crystal of one line."""
+        identifier = next((raw[name] for name in ID_COLUMNS if raw.get(name)), f"{self.path.stem}/{row}")
+        if not raw.get("cif"):
+            raise RejectedRecord("broken", "the column 'cif' is empty; is the file complete?", identifier)
+        try:
+            lattice, frac_coords, atomic_numbers = read_cif(raw["cif"])
+        except RejectedRecord as error:
+            raise RejectedRecord(error.rule, str(error), identifier) from error
+        except Exception as error:  # pymatgen raises whatever it likes
+            raise RejectedRecord("broken", f"the CIF cannot be read: {error}", identifier) from error
+        labels, texts = {}, {}
+        for name, value in raw.items():
+            if not name or name in ("cif", "Unnamed: 0", *ID_COLUMNS) or not isinstance(value, str):
+                continue
+            try:
+                labels[name] = float(value or "nan")
+            except ValueError:
+                texts[name] = value
+        return Record(identifier, lattice, frac_coords, atomic_numbers, self.name, row, labels, texts=texts)
