@@ -113,12 +113,14 @@ class DAOCalculator(Calculator):
     ) -> None:
         """Fills ``results``; called by ASE when the atoms have changed."""
         super().calculate(atoms, properties, system_changes)
-        self._refuse_impossible(self.atoms)
+        _refuse_undefined(self.atoms)
+        if self._list is None or {"numbers", "pbc", "cell"} & set(system_changes):
+            _refuse_flat_cell(self.atoms)
         if self._list is None or {"numbers", "pbc"} & set(system_changes):
+            self._refuse_untrained(self.atoms)
             numbers = torch.from_numpy(self.atoms.numbers.astype(np.int64))
-            self._list = VerletList(
-                self.model, numbers.to(self._device), periodic=self.atoms.pbc.tolist(), skin=self.parameters["skin"]
-            )
+            self._list = VerletList(self.model, numbers, periodic=self.atoms.pbc.tolist(), skin=self.parameters["skin"])
+            self._numbers = numbers.to(self.model.reference.device)
         predicted = self._predict(self._list, self.atoms.positions, self.atoms.cell.array)
         energy = float(predicted.energy)
         self.results = {
@@ -127,35 +129,20 @@ class DAOCalculator(Calculator):
             "energies": predicted.energies.cpu().numpy(),
             "forces": predicted.forces.double().cpu().numpy(),
         }
-        if abs(self.atoms.cell.volume) > 1e-6:
+        if float(predicted.volume) > 1e-6:
             self.results["stress"] = full_3x3_to_voigt_6_stress(predicted.stress[0].double().cpu().numpy())
 
-    @property
-    def _device(self) -> torch.device:
-        return self.model.reference.device
-
     def _predict(self, verlet: VerletList, positions: NDArray, lattice: NDArray) -> Prediction:
-        numbers, dtype = verlet.atomic_numbers, self.model.reference.dtype
+        device, dtype = self.model.reference.device, self.model.reference.dtype
         if verlet.update(positions, lattice):
-            self._rows = Neighbors.from_pairs(verlet.pairs, len(numbers)).to(self._device)
+            self._rows = Neighbors.from_pairs(verlet.pairs, len(positions)).to(device)
         assert self._rows is not None
-        cell = torch.tensor(lattice).to(self._device)
-        vectors = self._rows.vectors(torch.tensor(positions).to(self._device), cell.unsqueeze(0)).to(dtype)
-        volume = torch.linalg.det(cell).abs().reshape(1).to(dtype)
-        return predict(self.model, numbers, vectors, self._rows, torch.zeros_like(numbers), volume)
+        cell = torch.tensor(lattice, device=device).unsqueeze(0)
+        vectors = self._rows.vectors(torch.tensor(positions, device=device), cell).to(dtype)
+        volume = torch.tensor([abs(np.linalg.det(lattice))], dtype=dtype, device=device)
+        return predict(self.model, self._numbers, vectors, self._rows, torch.zeros_like(self._numbers), volume)
 
-    def _refuse_impossible(self, atoms: Atoms) -> None:
-        if len(atoms) == 0:
-            raise ValueError("the Atoms object holds no atoms; an energy needs at least one")
-        if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
-            wrong = np.flatnonzero(~np.isfinite(atoms.positions).all(1)).tolist()
-            raise ValueError(f"positions of atoms {wrong} or the cell are not finite numbers; mend them first")
-        periodic = atoms.cell.array[atoms.pbc]
-        if len(periodic) and np.linalg.matrix_rank(periodic, tol=1e-6) < len(periodic):
-            raise ValueError(
-                f"pbc is {atoms.pbc.tolist()}, but the lattice vectors along the periodic axes are zero or linearly "
-                "dependent; set atoms.cell, or atoms.pbc = False"
-            )
+    def _refuse_untrained(self, atoms: Atoms) -> None:
         unknown = sorted({int(z) for z in atoms.numbers} - set(self.model.elements))
         if unknown:
             names = ", ".join(SYMBOLS[z] if 0 < z < len(SYMBOLS) else f"number {z}" for z in unknown)
@@ -163,3 +150,20 @@ class DAOCalculator(Calculator):
                 f"{atoms.get_chemical_formula()!r} contains {names}, which is outside the {len(self.elements)} trained "
                 "elements; see DAOCalculator().elements"
             )
+
+
+def _refuse_undefined(atoms: Atoms) -> None:
+    if len(atoms) == 0:
+        raise ValueError("the Atoms object holds no atoms; an energy needs at least one")
+    if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
+        wrong = np.flatnonzero(~np.isfinite(atoms.positions).all(1)).tolist()
+        raise ValueError(f"positions of atoms {wrong} or the cell are not finite numbers; mend them first")
+
+
+def _refuse_flat_cell(atoms: Atoms) -> None:
+    periodic = atoms.cell.array[atoms.pbc]
+    if len(periodic) and np.linalg.matrix_rank(periodic, tol=1e-6) < len(periodic):
+        raise ValueError(
+            f"pbc is {atoms.pbc.tolist()}, but the lattice vectors along the periodic axes are zero or linearly "
+            "dependent; set atoms.cell, or atoms.pbc = False"
+        )

@@ -80,6 +80,8 @@ def predict_crystals(model: Potential, crystals: Crystals, *, slots: int = 100_0
     >>> predict_crystals(load_potential(), silicon).forces.abs().max() < 1e-3
     tensor(True)
     """
+    device, dtype = model.reference.device, model.reference.dtype
+    crystals = crystals.to("cpu", torch.float64)
     pairs = [pairs_of(model, crystal) for crystal in crystals]
     work = [2 * len(found.first) for found in pairs]
     parts = []
@@ -88,8 +90,8 @@ def predict_crystals(model: Potential, crystals: Crystals, *, slots: int = 100_0
         neighbors = Neighbors.from_pairs(
             join([pairs[c] for c in chosen], batch.num_atoms.tolist()), len(batch.frac_coords)
         )
-        positions, dtype = batch.to(dtype=torch.float64).positions, model.reference.dtype
-        vectors = neighbors.vectors(positions, batch.lattice.double()[batch.crystal_index]).to(dtype)
+        neighbors, batch = neighbors.to(device), batch.to(device)
+        vectors = neighbors.vectors(batch.positions, batch.lattice[batch.crystal_index]).to(dtype)
         volume = batch.volume.abs().to(dtype)
         parts.append(predict(model, batch.atomic_numbers, vectors, neighbors, batch.crystal_index, volume))
     return Prediction(

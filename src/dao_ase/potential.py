@@ -89,13 +89,12 @@ class Potential(nn.Module):
 
     def pair_cutoff(self, first: Int[Tensor, "..."], second: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The cutoff (Å) of two elements, given their atomic numbers."""
-        c = self.config
-        return (c.cutoff_offset + c.cutoff_scale * (self.radii[first] + self.radii[second])).clamp(min=c.cutoff_min)
+        radii = self.radii.to(first.device)
+        return self._cutoff(radii[first] + radii[second])
 
     def max_cutoff(self, atomic_numbers: Int[Tensor, "atoms"]) -> float:
         """The largest cutoff (Å) among these atoms: the radius of the neighbour search."""
-        largest = torch.argmax(self.radii[atomic_numbers])
-        number = atomic_numbers[largest]
+        number = atomic_numbers[torch.argmax(self.radii.to(atomic_numbers.device)[atomic_numbers])]
         return float(self.pair_cutoff(number, number))
 
     def within_cutoff(
@@ -119,7 +118,9 @@ class Potential(nn.Module):
         neighbors: Neighbors,
     ) -> Float[Tensor, "atoms"]:
         """The energy (eV) of each atom, without the reference of its element; see `reference`."""
-        cutoff = self.pair_cutoff(atomic_numbers.unsqueeze(1), atomic_numbers[neighbors.index]).to(vectors.dtype)
+        radius = self.radii[atomic_numbers]
+        contact = radius.unsqueeze(1) + radius[neighbors.index]
+        cutoff = self._cutoff(contact)
         distance, direction = _polar(vectors, neighbors.present, cutoff)
         x = distance / cutoff
         u = envelope(x)
@@ -128,16 +129,26 @@ class Potential(nn.Module):
         atoms = atoms + self.density(atoms, pairs, neighbors)
         for block in self.blocks:
             atoms = block(atoms, pairs, neighbors)
-        repulsion = self._repulsion(atomic_numbers, distance, neighbors)
-        return self.head(atoms).squeeze(-1) + repulsion
+        energies = self.head(atoms).squeeze(-1)
+        close = distance < contact
+        if bool(close.any()):
+            energies = energies + _repulsion(atomic_numbers, distance, contact, close, neighbors)
+        return energies
 
-    def _repulsion(self, atomic_numbers: Tensor, distance: Tensor, neighbors: Neighbors) -> Float[Tensor, "atoms"]:
-        """½ Σ_j ZBL(r_ij) u(r_ij/(R_i + R_j)): each atom's half, gone where covalent bonds begin."""
-        radii = self.radii.to(distance.dtype)
-        charge = atomic_numbers.to(distance.dtype)
-        reach = radii[atomic_numbers].unsqueeze(1) + radii[atomic_numbers][neighbors.index]
-        pairs = zbl(distance, charge.unsqueeze(1), charge[neighbors.index]) * envelope(distance / reach)
-        return 0.5 * pairs.sum(1)
+    def _cutoff(self, contact: Tensor) -> Tensor:
+        """The cutoff (Å) of atoms whose covalent radii sum to ``contact`` (Å)."""
+        return (self.config.cutoff_offset + self.config.cutoff_scale * contact).clamp(min=self.config.cutoff_min)
+
+
+def _repulsion(
+    atomic_numbers: Tensor, distance: Tensor, contact: Tensor, close: Tensor, neighbors: Neighbors
+) -> Float[Tensor, "atoms"]:
+    """½ Σ_j ZBL(r_ij) u(r_ij/(R_i + R_j)): each atom's half, gone where covalent bonds begin. Few pairs are that close."""
+    center, slot = close.nonzero(as_tuple=True)
+    charge = atomic_numbers.to(distance.dtype)
+    r = distance[center, slot]
+    pairs = zbl(r, charge[center], charge[neighbors.index[center, slot]]) * envelope(r / contact[center, slot])
+    return distance.new_zeros(len(distance)).index_add(0, center, 0.5 * pairs)
 
 
 def _polar(vectors: Tensor, present: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:

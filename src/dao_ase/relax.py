@@ -267,20 +267,22 @@ class _Rows:
         key = tuple((id(path), path.verlet.builds) for path in paths)
         if key != self._key:
             pairs = join([path.verlet.pairs for path in paths], counts)
-            self._neighbors, self._key = Neighbors.from_pairs(pairs, sum(counts)), key
+            self._neighbors = Neighbors.from_pairs(pairs, sum(counts)).to(self.model.reference.device)
+            self._key = key
         predicted = self._predict(paths, counts)
-        forces, stress = predicted.forces.double().numpy(), predicted.stress.double().numpy()
+        forces, stress = (values.double().cpu().numpy() for values in (predicted.forces, predicted.stress))
+        energy = predicted.energy.tolist()
         ends = np.cumsum(counts)
         for c, path in enumerate(paths):
             atoms = slice(ends[c] - counts[c], ends[c])
-            yield Frame(path.positions, path.lattice, float(predicted.energy[c]), forces[atoms], stress[c])
+            yield Frame(path.positions, path.lattice, energy[c], forces[atoms], stress[c])
 
     def _predict(self, paths: Sequence[_Path], counts: list[int]) -> Prediction:
-        dtype = self.model.reference.dtype
+        device, dtype = self.model.reference.device, self.model.reference.dtype
         crystal_index = torch.arange(len(paths)).repeat_interleave(torch.tensor(counts))
         lattice = torch.from_numpy(np.stack([path.lattice for path in paths]))
         positions = torch.from_numpy(np.concatenate([path.positions for path in paths]))
-        vectors = self._neighbors.vectors(positions, lattice[crystal_index]).to(dtype)
-        numbers = torch.cat([path.numbers for path in paths])
-        volume = torch.linalg.det(lattice).abs().to(dtype)
-        return predict(self.model, numbers, vectors, self._neighbors, crystal_index, volume)
+        vectors = self._neighbors.vectors(positions.to(device), lattice[crystal_index].to(device)).to(dtype)
+        numbers = torch.cat([path.numbers for path in paths]).to(device)
+        volume = torch.linalg.det(lattice).abs().to(device, dtype)
+        return predict(self.model, numbers, vectors, self._neighbors, crystal_index.to(device), volume)
