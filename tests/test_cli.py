@@ -1,5 +1,8 @@
 """The command line as a whole; each command has tests of its own."""
 
+import subprocess
+import sys
+
 import click
 import pytest
 from click.testing import CliRunner
@@ -29,3 +32,10 @@ def test_every_command_has_help_and_every_option_says_what_it_does(command):
 def test_slip_of_the_keyboard_gets_a_hint():
     done = CliRunner().invoke(main, ["galery"])
     assert done.exit_code == 2 and "Did you mean 'gallery'?" in done.output
+
+
+def test_module_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "dao_ase.cli", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("dao-ase, version ")
