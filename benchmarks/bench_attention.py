@@ -43,7 +43,7 @@ if __name__ == "__main__":
     figures = {}
     for size in SIZES:
         atoms = torch.randn(CRYSTALS, size, WIDTH, requires_grad=True)
-        pairs = torch.randn(CRYSTALS, size, size, PAIR_WIDTH, requires_grad=True)
+        pairs = torch.randn(CRYSTALS, size, size, PAIR_WIDTH)  # as in the network: nothing is learnt below them
         repeats = 1 if options.quick else 15
         slow, fast = (seconds(call, layer, atoms, pairs, repeats) for call in (naive, PairAttention.__call__))
         figures[f"{size} atoms"] = {

@@ -66,7 +66,7 @@ class PairFeatures(nn.Module):
         self.register_buffer(
             "centers", torch.linspace(0.5, config.radial_cutoff, max(config.radial, 1)), persistent=False
         )
-        self.raw_norm = nn.LayerNorm(raw) if config.pair_width == 0 else nn.Identity()
+        self.raw_norm = nn.LayerNorm(raw, elementwise_affine=False) if config.pair_width == 0 else nn.Identity()
         if config.pair_width:
             self.stem = nn.Linear(raw, 2 * config.pair_width)
             self.source = nn.Linear(config.width, 2 * config.pair_width, bias=False)

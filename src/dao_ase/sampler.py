@@ -70,7 +70,8 @@ def sample(
 def integrate_flow(predict: Predict, start: Geometry, settings: SamplerSettings) -> Geometry:
     """Euler steps from t = 0 to 1.
 
-    Coordinates follow the predicted velocity, sped up towards the end ("velocity anti-annealing", 1 + s′t). The lattice
+    Coordinates follow the predicted velocity, sped up towards the end ("velocity anti-annealing", 1 + s′t) but never
+    beyond the crystal that it points at, F̂₁ = F_t + (1 − t) v: without this bound the last of few steps overshoot. The lattice
     moves towards the predicted clean one, dk/dt = (k̂₁ − k)/(1 − t), and reaches it in the last step.
     """
     coords, code = start.coords, start.code
@@ -79,8 +80,9 @@ def integrate_flow(predict: Predict, start: Geometry, settings: SamplerSettings)
         time = index * step
         prediction = predict(Geometry(coords, code), time)
         velocity = prediction.coords / Flow.SCALE
-        coords = wrap(coords + step * (1 + settings.anti_annealing * time) * velocity)
-        code = code + min(1.0, step / (1 - time)) * (prediction.code - code)
+        left = 1 - time  # the way to the predicted crystal is left · velocity: no step may be longer
+        coords = wrap(coords + min(left, step * (1 + settings.anti_annealing * time)) * velocity)
+        code = code + min(1.0, step / left) * (prediction.code - code)
     return Geometry(coords, code)
 
 
