@@ -55,18 +55,22 @@ class DirectionMoments(nn.Module):
         self.sizes = [len(level) for level in monomials]
         orders = [_multinomial(monomial) for level in monomials for monomial in level]
         self.register_buffer("orders", torch.tensor(orders), persistent=False)
-        for n in range(2, rank + 1):
-            parents = [monomials[n - 1].index(monomial[:-1]) for monomial in monomials[n]]
-            self.register_buffer(f"parent{n}", torch.tensor(parents), persistent=False)
-            self.register_buffer(
-                f"axis{n}", torch.tensor([monomial[-1] for monomial in monomials[n]]), persistent=False
-            )
+        for n in range(2, rank + 1):  # a monomial is its parent of one rank less, times its last axis
+            parents = torch.tensor([monomials[n - 1].index(monomial[:-1]) for monomial in monomials[n]])
+            axes = torch.tensor([monomial[-1] for monomial in monomials[n]])
+            self.register_buffer(f"parent{n}", _chooser(parents, self.sizes[n - 1]), persistent=False)
+            self.register_buffer(f"axis{n}", _chooser(axes, 3), persistent=False)
 
-    def forward(self, direction: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape components"]:
-        levels = [torch.ones_like(direction[..., :1]), direction]
+    def forward(self, direction: Float[Tensor, "count 3"]) -> Float[Tensor, "count components"]:
+        levels = [torch.ones_like(direction[:, :1]), direction]
         for n in range(2, self.rank + 1):
-            levels.append(levels[-1][..., getattr(self, f"parent{n}")] * direction[..., getattr(self, f"axis{n}")])
+            levels.append((levels[-1] @ getattr(self, f"parent{n}")) * (direction @ getattr(self, f"axis{n}")))
         return torch.cat(levels[: self.rank + 1], -1) * self.orders.to(direction.dtype).sqrt()
+
+
+def _chooser(columns: Tensor, count: int) -> Tensor:
+    """The matrix that picks columns: x @ chooser = x[:, columns]. Its derivative is a matrix product, not a scatter."""
+    return torch.nn.functional.one_hot(columns, count).T.to(torch.get_default_dtype())
 
 
 def _multinomial(monomial: tuple[int, ...]) -> int:
@@ -128,8 +132,9 @@ class Invariants(nn.Module):
         )  # [ranks, components]: which components make up a rank
 
     def forward(self, tensors: Float[Tensor, "atoms components channels"]) -> Float[Tensor, "atoms features"]:
-        squares = self.rank_of @ self.mix(tensors[:, 1:]).square()
-        return torch.cat([tensors[:, 0], squares.flatten(1)], -1)
+        scalar, others = tensors.split([1, tensors.shape[1] - 1], 1)
+        squares = torch.bmm(self.rank_of.expand(len(tensors), -1, -1), self.mix(others).square())
+        return torch.cat([scalar, squares], 1).flatten(1)
 
 
 class NeighborDensity(nn.Module):
@@ -146,7 +151,7 @@ class NeighborDensity(nn.Module):
         self, atoms: Float[Tensor, "atoms width"], pairs: PairFeatures, neighbors: Neighbors
     ) -> Float[Tensor, "atoms width"]:
         values = gather(self.value(atoms), neighbors) * self.filter(pairs.radial)
-        return self.out(self.invariants(pairs.moments.transpose(1, 2) @ values))
+        return self.out(self.invariants(torch.bmm(pairs.moments.transpose(1, 2), values)))
 
 
 class NeighborAttention(nn.Module):
@@ -179,7 +184,7 @@ class NeighborAttention(nn.Module):
         weights, log_sum = self.attend(atoms, pairs, neighbors)
         values = gather(self.value(atoms), neighbors) * self.filter(pairs.radial)
         values = (values.unflatten(-1, (self.heads, -1)) * weights.unsqueeze(-1)).flatten(-2)
-        invariants = self.invariants(pairs.moments.transpose(1, 2) @ values)
+        invariants = self.invariants(torch.bmm(pairs.moments.transpose(1, 2), values))
         return self.out(torch.cat([invariants, log_sum], -1))
 
     def attend(
@@ -190,7 +195,9 @@ class NeighborAttention(nn.Module):
         query, pair_query = self.query(atoms).split([key_width, self.heads * self.radial], -1)
         keys = gather(self.key(atoms), neighbors)
         logits = torch.baddbmm(
-            pairs.radial @ pair_query.view(-1, self.radial, self.heads), keys, query.unsqueeze(-1) * self.own_head
+            torch.bmm(pairs.radial, pair_query.view(-1, self.radial, self.heads)),
+            keys,
+            query.unsqueeze(-1) * self.own_head,
         )
         peak = logits.detach().amax(1, keepdim=True).clamp(min=0) if logits.shape[1] else logits.new_zeros(1)
         raw = pairs.envelope.unsqueeze(-1) * torch.exp(logits - peak)

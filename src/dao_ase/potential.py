@@ -124,7 +124,8 @@ class Potential(nn.Module):
         distance, direction = _polar(vectors, neighbors.present, cutoff)
         x = distance / cutoff
         u = envelope(x)
-        pairs = PairFeatures(bessel(x, self.config.radial) * u.unsqueeze(-1), u, self.moments(direction))
+        moments = self.moments(direction.flatten(0, 1)).unflatten(0, x.shape)
+        pairs = PairFeatures(bessel(x, self.config.radial) * u.unsqueeze(-1), u, moments)
         atoms = self.embedding(atomic_numbers)
         atoms = atoms + self.density(atoms, pairs, neighbors)
         for block in self.blocks:
