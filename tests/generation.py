@@ -1,8 +1,9 @@
-"""A DAO-G of random weights: everything works but the structures, which are noise."""
+"""A DAO-G of random weights, whose structures are noise, and rock salts to train and evaluate on."""
 
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from dao_ase import checkpoint
@@ -30,3 +31,16 @@ def write_random_generator(path: Path, process: str = "flow", elements: str = "H
     }
     checkpoint.save(path, denoiser.state_dict(), header)
     return path
+
+
+def write_rock_salts(path: Path, count: int = 5) -> None:
+    """Rock salt cells as an npz file of the data layer."""
+    np.savez(
+        path,
+        n_atoms=np.full(count, 2, dtype=np.int32),
+        numbers=np.tile(np.array([11, 17], dtype=np.uint8), count),
+        frac_coords=np.tile(np.array([[0, 0, 0], [0.5, 0.5, 0.5]], dtype=np.float32), (count, 1)),
+        lattice=np.linspace(0.95, 1.05, count)[:, None, None]
+        * (2.82 * (np.ones((3, 3)) - np.eye(3))).astype(np.float32),
+        id=np.array([f"salt-{i}" for i in range(count)]),
+    )

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from pymatgen.core import Structure
 
 from dao_ase.cli import main
-from generation import write_random_generator
+from generation import write_random_generator, write_rock_salts
 
 
 @pytest.fixture(scope="module")
@@ -78,20 +78,8 @@ def test_what_is_done_survives_an_interruption(tmp_path, weights, monkeypatch):
     assert len(read(tmp_path / "structures.extxyz", index=":")) == 2
 
 
-def write_benchmark(path, count: int = 5) -> None:
-    """Rock salt cells as an npz file of the data layer."""
-    np.savez(
-        path,
-        n_atoms=np.full(count, 2, dtype=np.int32),
-        numbers=np.tile(np.array([11, 17], dtype=np.uint8), count),
-        frac_coords=np.tile(np.array([[0, 0, 0], [0.5, 0.5, 0.5]], dtype=np.float32), (count, 1)),
-        lattice=np.tile(2.82 * (np.ones((3, 3)) - np.eye(3)).astype(np.float32), (count, 1, 1)),
-        id=np.array([f"salt-{i}" for i in range(count)]),
-    )
-
-
 def test_evaluate_writes_a_report_and_resumes(tmp_path, weights, monkeypatch):
-    write_benchmark(tmp_path / "salt.npz")
+    write_rock_salts(tmp_path / "salt.npz")
     monkeypatch.setattr("dao_ase.benchmark.PART", 2)
     arguments = ["evaluate", str(tmp_path / "salt.npz"), "--samples", "2", "--weights", weights, "--workers", "1"]
     arguments += ["-o", str(tmp_path / "out"), "--json"]
