@@ -15,7 +15,7 @@ import numpy as np
 from dao_ase.composition import Composition
 from dao_ase.data.sources import open_source, read
 from dao_ase.evaluate import PairResult, match_all, summarise
-from dao_ase.generator import DAOGenerator
+from dao_ase.generator import SEED_STRIDE, DAOGenerator
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -74,7 +74,7 @@ def run_benchmark(
         for start in range(len(results), len(reference), PART):
             began = time.monotonic()
             part = reference[start : start + PART]
-            rows = list(_evaluate_part(generator, part, samples, (seed * 1_000_003 + start) * samples, workers))
+            rows = list(_evaluate_part(generator, part, samples, (seed * SEED_STRIDE + start) * samples, workers))
             seconds += time.monotonic() - began
             with (folder / "results.jsonl").open("a") as log:
                 log.write(json.dumps({"seconds": seconds, "rows": [[asdict(r) for r in row] for row in rows]}) + "\n")

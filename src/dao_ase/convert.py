@@ -35,7 +35,7 @@ def to_structures(crystals: Crystals) -> list[Structure]:
     from pymatgen.core import Lattice, Structure
 
     return [
-        Structure(Lattice(lattice), numbers, coords, to_unit_cell=False)
+        Structure(Lattice(lattice), numbers.tolist(), coords, to_unit_cell=False)
         for lattice, coords, numbers in _parts(crystals)
     ]
 

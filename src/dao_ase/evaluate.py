@@ -24,7 +24,7 @@ from dao_ase.composition import reduced_key
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-MATCHER = {"ltol": 0.3, "stol": 0.5, "angle_tol": 10}
+MATCHER: dict[str, Any] = {"ltol": 0.3, "stol": 0.5, "angle_tol": 10}
 """Tolerances of the published benchmarks."""
 
 MIN_DISTANCE, MIN_VOLUME = 0.5, 0.1

@@ -32,6 +32,10 @@ MAX_ATTEMPTS = 5
 """Samples drawn for each structure asked for before a composition is given up."""
 
 
+SEED_STRIDE = 1_000_003
+"""Distance between the noise seeds of two values of ``seed``; the samples in between take consecutive ones."""
+
+
 @runtime_checkable
 class StructureGenerator(Protocol):
     """Anything that turns a composition into candidate structures."""
@@ -42,9 +46,10 @@ class StructureGenerator(Protocol):
 
 @dataclass(frozen=True)
 class _Request:
-    """One structure to make: what is in the cell, and the seed of its noise."""
+    """One structure to make: for which of the compositions, what is in the cell, and the seed of its noise."""
 
-    composition: Composition
+    group: int
+    cell: Composition
     seed: int
 
 
@@ -75,7 +80,7 @@ class DAOGenerator(MSONable):
         self._denoiser.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         self._denoiser.to(device).eval()
         self._process = PROCESSES[self._header["process"]]()
-        changes = {"steps": steps, "anti_annealing": anti_annealing}
+        changes: dict[str, Any] = {"steps": steps, "anti_annealing": anti_annealing}
         self.settings = replace(
             SamplerSettings(**self._header.get("sampler", {})),
             **{name: value for name, value in changes.items() if value is not None},
@@ -136,13 +141,12 @@ class DAOGenerator(MSONable):
         one of each group of equal structures; ``symmetrize`` moves atoms onto the symmetry found within 0.1 Å. The same
         seed gives the same structures.
         """
-        structures: list[Structure] = []
-        self.refused = Counter()
-        for one in _as_list(composition):
-            made = self._stream(one, n, formula_units, seed, max_atoms, progress)
-            finish = {"relax": relax, "rank": rank, "deduplicate": deduplicate, "symmetrize": symmetrize}
-            structures += self.finish(list(made), **finish, progress=progress)
-        return structures
+        groups: list[list[Structure]] = [[] for _ in _as_list(composition)]
+        requests = self._requests(composition, n, formula_units, seed, max_atoms)
+        for request, structure in self._accepted(requests, n, progress):
+            groups[request.group].append(structure)
+        finish = {"relax": relax, "rank": rank, "deduplicate": deduplicate, "symmetrize": symmetrize}
+        return [one for group in groups for one in self.finish(group, **finish, progress=progress)]
 
     def stream(
         self,
@@ -155,9 +159,9 @@ class DAOGenerator(MSONable):
         progress: bool = False,
     ) -> Iterator[Structure]:
         """Like `generate`, one structure after another as they are made, in bounded memory and unranked."""
-        self.refused = Counter()
-        for one in _as_list(composition):
-            yield from self._stream(one, n, formula_units, seed, max_atoms, progress)
+        requests = self._requests(composition, n, formula_units, seed, max_atoms)
+        for _, structure in self._accepted(requests, n, progress):
+            yield structure
 
     def finish(
         self,
@@ -217,41 +221,40 @@ class DAOGenerator(MSONable):
                 )
         return [cell for z, count in _share_out(units, n).items() for cell in [parsed * z] * count]
 
-    def _stream(
-        self,
-        composition: Any,
-        n: int,
-        formula_units: int | Sequence[int] | str,
-        seed: int,
-        max_atoms: int | None,
-        progress: bool,
-    ) -> Iterator[Structure]:
-        cells = self.cells(composition, n, formula_units, max_atoms)
-        spare = n  # seeds from here on replace those whose samples were refused
-        with _bar(progress, n, cells[0].reduced_formula) as bar:
-            for start in range(0, n, CHUNK):
-                waiting = [
-                    _Request(cell, _seed(seed, start + i)) for i, cell in enumerate(cells[start : start + CHUNK])
-                ]
+    def _requests(
+        self, composition: Any, n: int, formula_units: int | Sequence[int] | str, seed: int, max_atoms: int | None
+    ) -> list[_Request]:
+        """What is to be made for all compositions; refuses everything that is wrong before any work begins."""
+        return [
+            _Request(group, cell, seed * SEED_STRIDE + index)
+            for group, one in enumerate(_as_list(composition))
+            for index, cell in enumerate(self.cells(one, n, formula_units, max_atoms))
+        ]
+
+    def _accepted(self, requests: list[_Request], n: int, progress: bool) -> Iterator[tuple[_Request, Structure]]:
+        """Structures that passed the gates, chunk by chunk; those that are refused are drawn again with other seeds."""
+        self.refused = Counter()
+        with _bar(progress, len(requests)) as bar:
+            for start in range(0, len(requests), CHUNK):
+                waiting = requests[start : start + CHUNK]
                 for _ in range(MAX_ATTEMPTS):
-                    structures = self.sample_cells([one.composition for one in waiting], [one.seed for one in waiting])
                     failed = []
+                    structures = self.sample_cells([one.cell for one in waiting], [one.seed for one in waiting])
                     for request, structure in zip(waiting, structures, strict=True):
                         reason = refusal(structure)
                         if reason is None:
                             bar.update()
-                            yield structure
+                            yield request, structure
                         else:
                             self.refused[reason] += 1
-                            failed.append(replace(request, seed=_seed(seed, spare)))
-                            spare += 1
+                            failed.append(replace(request, seed=request.seed + n))
                     waiting = failed
                     if not waiting:
                         break
-                if waiting:
+                for formula, count in Counter(one.cell.formula for one in waiting).items():
                     log.warning(
                         "%s: %d of %d structures could not be made in %d attempts each; refused so far: %s",
-                        cells[0].reduced_formula, len(waiting), n, MAX_ATTEMPTS, dict(self.refused),
+                        formula, count, n, MAX_ATTEMPTS, dict(self.refused),
                     )  # fmt: skip
 
     def sample_cells(self, cells: Sequence[Composition], seeds: Sequence[int]) -> list[Structure]:
@@ -280,11 +283,6 @@ class DAOGenerator(MSONable):
         return {1: 1.0}
 
 
-def _seed(seed: int, index: int) -> int:
-    """The seed of one sample: far from those of other samples and other seeds."""
-    return seed * 1_000_003 + index
-
-
 def _as_list(composition: Any) -> list[Any]:
     if isinstance(composition, Sequence) and not isinstance(composition, str):
         if not composition:
@@ -304,7 +302,7 @@ def _share_out(weights: dict[int, float], n: int) -> dict[int, int]:
     return {z: counts[z] for z in sorted(counts) if counts[z]}
 
 
-def _bar(progress: bool, total: int, label: str) -> Any:
+def _bar(progress: bool, total: int) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=label, unit="structure", disable=not progress)
+    return tqdm(total=total, desc="generating", unit="structure", disable=not progress)

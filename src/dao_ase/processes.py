@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -51,7 +51,7 @@ def centre(vectors: Float[Tensor, "crystals atoms 3"], mask: Bool[Tensor, "cryst
 
 def noise_like(geometry: Geometry, rng: torch.Generator) -> Geometry:
     """Uniform coordinates and a normal lattice code: where every reverse process starts."""
-    like = {"generator": rng, "device": geometry.code.device, "dtype": geometry.code.dtype}
+    like: dict[str, Any] = {"generator": rng, "device": geometry.code.device, "dtype": geometry.code.dtype}
     return Geometry(torch.rand(geometry.coords.shape, **like), torch.randn(geometry.code.shape, **like))
 
 
@@ -125,7 +125,7 @@ class Diffusion:
         rng: torch.Generator,
     ) -> tuple[Geometry, Geometry]:
         """``clean`` with the noise of ``time``, and the target there."""
-        like = {"generator": rng, "device": clean.code.device, "dtype": clean.code.dtype}
+        like: dict[str, Any] = {"generator": rng, "device": clean.code.device, "dtype": clean.code.dtype}
         sigma = self.sigma(time)[:, None, None]
         displacement = sigma * torch.randn(clean.coords.shape, **like)
         score = wrapped_normal_score(displacement, sigma) / self.score_norm(time)[:, None, None]

@@ -72,7 +72,7 @@ def relax_structures(
         raise CheckpointError("relaxing needs the weights of DAO-P, which this installation does not carry")
     crystals = from_structures(structures)
     with tqdm(total=len(structures), desc="relaxing", unit="structure", disable=not progress) as bar:
-        results = relax(crystals, potential, fmax=fmax, steps=steps, on_done=lambda index, result: bar.update() or None)
+        results = relax(crystals, potential, fmax=fmax, steps=steps, on_done=lambda index, result: bar.update())
     relaxed = []
     for structure, crystal, result in zip(structures, crystals, results, strict=True):
         if result.final is None:

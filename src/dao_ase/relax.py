@@ -97,7 +97,7 @@ def relax(
     keep_symmetry: bool = False,
     record: bool = False,
     slots: int = 30_000,
-    on_done: Callable[[int, Relaxation], None] | None = None,
+    on_done: Callable[[int, Relaxation], object] | None = None,
 ) -> list[Relaxation]:
     """Relaxes every crystal until its forces, and the virial per atom, are below ``fmax`` (eV/Å, eV).
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dao_ase.crystals import Crystals
 from dao_ase.denoiser import Denoiser
-from dao_ase.processes import Diffusion, Flow, Geometry, Process, centre
+from dao_ase.processes import Diffusion, Flow, Geometry, centre
 from dao_ase.torus import wrap
 
 Predict = Callable[[Geometry, float], Geometry]
@@ -38,7 +38,7 @@ class SamplerSettings:
 @torch.no_grad()
 def sample(
     denoiser: Denoiser,
-    process: Process,
+    process: Flow | Diffusion,
     atomic_numbers: Sequence[Sequence[int]],
     seeds: Sequence[int],
     settings: SamplerSettings | None = None,
@@ -71,8 +71,8 @@ def integrate_flow(predict: Predict, start: Geometry, settings: SamplerSettings)
     """Euler steps from t = 0 to 1.
 
     Coordinates follow the predicted velocity, sped up towards the end ("velocity anti-annealing", 1 + s′t) but never
-    beyond the crystal that it points at, F̂₁ = F_t + (1 − t) v: without this bound the last of few steps overshoot. The lattice
-    moves towards the predicted clean one, dk/dt = (k̂₁ − k)/(1 − t), and reaches it in the last step.
+    beyond the crystal that it points at, F̂₁ = F_t + (1 − t) v: without this bound the last of few steps overshoot.
+    The lattice moves towards the predicted clean one, dk/dt = (k̂₁ − k)/(1 − t), and reaches it in the last step.
     """
     coords, code = start.coords, start.code
     step = 1.0 / settings.steps

@@ -36,6 +36,13 @@ class Objective(Protocol):
     def loss(self, model: nn.Module, batch: Any, rng: torch.Generator) -> dict[str, Tensor]: ...
 
 
+@runtime_checkable
+class Compilable(Protocol):
+    """A model that knows which of its parts are worth compiling."""
+
+    def compile_layers(self) -> None: ...
+
+
 class Trainer:
     """Trains ``model`` in ``folder``; a second Trainer on the same folder continues the first one exactly.
 
@@ -170,7 +177,7 @@ class Trainer:
             return self.objective.loss(network, batch, rng)
 
     def _wrap(self, model: nn.Module) -> nn.Module:
-        if self.config.compile and hasattr(model, "compile_layers"):
+        if self.config.compile and isinstance(model, Compilable):
             model.compile_layers()
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             if not dist.is_initialized():
