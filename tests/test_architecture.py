@@ -18,7 +18,7 @@ LAYERS = [
     # what a crystal is
     ["torus", "lattice", "niggli", "radii", "symmetry", "composition", "crystals"],
     # atoms in and out, pairs, attention, noise
-    ["convert", "neighbors", "layers"],
+    ["convert", "gates", "neighbors", "layers"],
     ["neighbor_attention", "processes"],
     ["data"],
     # DAO-G and DAO-P
@@ -30,7 +30,7 @@ LAYERS = [
     # what acts on them
     ["verlet", "train", "espresso"],
     ["calculator", "relax", "evaluate", "runs"],
-    ["rank", "gates", "ase_plugin"],
+    ["rank", "ase_plugin"],
     ["generator", "properties"],
     ["benchmark", "compare", "screen", "gallery", "doctor"],
     ["cli"],

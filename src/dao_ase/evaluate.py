@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dao_ase.composition import reduced_key
+from dao_ase.gates import MIN_DISTANCE, is_finite, shortest_distance
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 MATCHER: dict[str, Any] = {"ltol": 0.3, "stol": 0.5, "angle_tol": 10}
 """Tolerances of the published benchmarks."""
 
-MIN_DISTANCE, MIN_VOLUME = 0.5, 0.1
-"""Å and Å³: what the benchmarks take for a valid structure."""
+MIN_VOLUME = 0.1
+"""Å³; with the shortest distance of the gates, what the benchmarks take for a valid structure."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def match(predicted: Structure, reference: Structure) -> float | None:
     """RMSE of the best mapping, in units of (V/N)^⅓, or None when there is none."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
-    if len(predicted) > 0 and not _is_finite(predicted):
+    if not is_finite(predicted):
         return None
     if reduced_key(predicted.atomic_numbers) != reduced_key(reference.atomic_numbers):
         return None
@@ -187,17 +188,10 @@ def _raise_time_out(signum: int, frame: object) -> None:
     raise _TimeOut
 
 
-def _is_finite(structure: Structure) -> bool:
-    return bool(np.isfinite(structure.lattice.matrix).all() and np.isfinite(structure.frac_coords).all())
-
-
 def _is_sane(structure: Structure) -> bool:
-    if not _is_finite(structure) or abs(structure.volume) < MIN_VOLUME:
+    if not is_finite(structure) or abs(structure.volume) < MIN_VOLUME:
         return False
-    if len(structure) == 1:
-        return min(structure.lattice.abc) > MIN_DISTANCE
-    distances = structure.distance_matrix + np.diag(np.full(len(structure), np.inf))
-    return bool(distances.min() > MIN_DISTANCE)
+    return shortest_distance(structure) > MIN_DISTANCE
 
 
 def _best(row: Sequence[PairResult]) -> float | None:

@@ -19,23 +19,26 @@ MAX_ASPECT = 12.0
 
 def refusal(structure: Structure) -> str | None:
     """The reason for which a structure is refused, or None when it may pass."""
-    lattice = np.asarray(structure.lattice.matrix)
-    if not (np.isfinite(lattice).all() and np.isfinite(structure.frac_coords).all()):
+    if not is_finite(structure):
         return "not finite"
+    lattice = np.asarray(structure.lattice.matrix)
     volume = abs(float(np.linalg.det(lattice))) / len(structure)
     if not VOLUME_PER_ATOM[0] <= volume <= VOLUME_PER_ATOM[1]:
         return "volume"
     faces = 1 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
     if faces.max() / faces.min() > MAX_ASPECT:
         return "aspect"
-    if min(structure.lattice.abc) < MIN_DISTANCE or shortest_distance(structure) < MIN_DISTANCE:
+    if shortest_distance(structure) < MIN_DISTANCE:
         return "distance"
     return None
 
 
+def is_finite(structure: Structure) -> bool:
+    """Whether every number of the geometry is one."""
+    return bool(np.isfinite(structure.lattice.matrix).all() and np.isfinite(structure.frac_coords).all())
+
+
 def shortest_distance(structure: Structure) -> float:
-    """The shortest distance (Å) between two different atoms of the cell or their images; infinite for one atom."""
-    if len(structure) == 1:
-        return float("inf")
+    """The shortest distance (Å) between two atoms of the cell, or between an atom and its image along a cell edge."""
     distances = structure.distance_matrix + np.diag(np.full(len(structure), np.inf))
-    return float(distances.min())
+    return float(min(distances.min(), *structure.lattice.abc))
