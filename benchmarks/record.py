@@ -27,7 +27,7 @@ def record(name: str, figures: dict[str, Any], *, seed: int | None = None, packa
     """Writes ``benchmarks/results/NAME.json`` and prints it; name the peers that were measured beside in ``packages``."""
     result = {
         "benchmark": name,
-        "command": " ".join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit(),
         "hardware": hardware(),
