@@ -7,6 +7,7 @@ from dao_ase.evaluate import evaluate, is_charge_neutral, is_valid, match
 from dao_ase.gates import refusal
 
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+BLENDE = Structure.from_spacegroup("F-43m", Lattice.cubic(5.4), ["Zn", "S"], [[0, 0, 0], [0.25, 0.25, 0.25]])
 SHAKEN = SALT.copy().perturb(0.05)
 CLASH = Structure(Lattice.cubic(4), ["Na", "Cl"], [[0, 0, 0], [0.02, 0, 0]])
 
@@ -19,12 +20,26 @@ def test_match_is_blind_to_cell_and_small_displacements():
 
 
 def test_report_counts_first_best_and_valid():
-    report = evaluate([[CLASH, SHAKEN], [SALT, CLASH], [CLASH, CLASH]], [SALT, SALT, SALT], workers=1)
+    references = [SALT, SALT, SALT]
+    report = evaluate([[CLASH, SHAKEN], [SALT, CLASH], [CLASH, CLASH]], references, workers=1)
     assert report.match_rate == pytest.approx(2 / 3)
     assert report.first_match_rate == pytest.approx(1 / 3)
     assert report.valid_share == pytest.approx(1 / 3)
     assert report.match_rate_filtered == pytest.approx(2 / 3)
-    assert report.mean_rmse_all > report.rmse
+
+
+def test_polymorphs_share_their_predictions():
+    caesium_chloride = Structure(Lattice.cubic(3.4), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    references = [SALT, caesium_chloride, BLENDE]
+    report = evaluate([[caesium_chloride], [SALT], [BLENDE]], references, workers=1)
+    assert report.match_rate == pytest.approx(1 / 3)
+    assert report.metre == 1
+    assert report.crmse == pytest.approx(0, abs=1e-6)
+    assert report.polymorphs == {"2": 1.0, "3": None, "4": None}
+    missed = evaluate([[SALT], [SALT], [CLASH]], references, workers=1)
+    assert missed.metre == pytest.approx(1 / 3)
+    assert missed.crmse == pytest.approx(2 / 3 * 0.5, abs=1e-6)
+    assert missed.polymorphs["2"] == 0
 
 
 def test_parallel_equals_serial():

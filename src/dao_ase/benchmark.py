@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dao_ase.composition import Composition
+from dao_ase.composition import Composition, reduced_key
 from dao_ase.data.sources import open_source, read
-from dao_ase.evaluate import PairResult, match_all, summarise
+from dao_ase.evaluate import PairResult, ReferenceResult, compare, summarise
 from dao_ase.generator import SEED_STRIDE, DAOGenerator
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ FILES = {
 """Under which names the test set of a benchmark is looked for."""
 
 PART = 256
-"""References that are sampled, matched and saved together."""
+"""References that are sampled, matched and saved together; polymorphs on both sides of a border are not compared."""
 
 
 def find_benchmark(name: str, folder: Path) -> Path:
@@ -74,12 +73,14 @@ def run_benchmark(
         for start in range(len(results), len(reference), PART):
             began = time.monotonic()
             part = reference[start : start + PART]
-            rows = list(_evaluate_part(generator, part, samples, (seed * SEED_STRIDE + start) * samples, workers))
+            found = compare(
+                _predict(generator, part, samples, seed * SEED_STRIDE + start * samples), part, workers=workers
+            )
             seconds += time.monotonic() - began
             with (folder / "results.jsonl").open("a") as log:
-                log.write(json.dumps({"seconds": seconds, "rows": [[asdict(r) for r in row] for row in rows]}) + "\n")
-            results += rows
-            bar.update(len(rows))
+                log.write(json.dumps({"seconds": seconds, "results": [asdict(one) for one in found]}) + "\n")
+            results += found
+            bar.update(len(found))
             bar.set_postfix_str(f"matched {summarise(results).match_rate:.3f}")
     report = summarise(results).to_dict() | {"seconds": round(seconds, 1), "settings": settings}
     temporary = folder / ".report.json.tmp"
@@ -89,55 +90,55 @@ def run_benchmark(
     return report
 
 
-def plot_matches(results: list[list[PairResult]], num_atoms: list[int], path: Path) -> None:
+def plot_matches(results: list[ReferenceResult], num_atoms: list[int], path: Path) -> None:
     """Match rate by number of atoms, and by how many samples are looked at."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     by_size, by_count = figure.subplots(1, 2)
-    hit = np.array([any(result.rmse is not None for result in row) for row in results])
+    hits = [[result.rmse is not None for result in one.own] for one in results]
+    hit = np.array([any(row) for row in hits])
     sizes = np.array(num_atoms)
     edges = np.unique(np.quantile(sizes, np.linspace(0, 1, 9)).round())
     places = np.clip(np.searchsorted(edges, sizes, side="right") - 1, 0, max(len(edges) - 2, 0))
     shown = [place for place in range(len(edges)) if (places == place).any()]
     by_size.plot([sizes[places == p].mean() for p in shown], [100 * hit[places == p].mean() for p in shown], "o-")
     by_size.set(xlabel="atoms in the cell", ylabel="matched (%)", ylim=(0, 100))
-    most = max(len(row) for row in results)
-    rates = [100 * np.mean([any(r.rmse is not None for r in row[:k]) for row in results]) for k in range(1, most + 1)]
+    most = max(len(row) for row in hits)
+    rates = [100 * np.mean([any(row[:count]) for row in hits]) for count in range(1, most + 1)]
     by_count.plot(range(1, most + 1), rates, "o-")
     by_count.set(xlabel="samples", ylabel="matched by any (%)", ylim=(0, 100))
     figure.savefig(path, dpi=120)
 
 
-def _evaluate_part(
-    generator: DAOGenerator, reference: list[Structure], samples: int, seed: int, workers: int | None
-) -> Iterator[list[PairResult]]:
+def _predict(generator: DAOGenerator, reference: list[Structure], samples: int, seed: int) -> list[list[Structure]]:
+    """``samples`` structures with the atoms of each reference."""
     cells = [Composition.from_atomic_numbers(one.atomic_numbers) for one in reference for _ in range(samples)]
-    seeds = [seed + index for index in range(len(cells))]
-    predicted = generator.sample_cells(cells, seeds)
-    pairs = [(guess, reference[index // samples]) for index, guess in enumerate(predicted)]
-    flat = iter(match_all(pairs, workers=workers))
-    for _ in reference:
-        yield [next(flat) for _ in range(samples)]
+    made = generator.sample_cells(cells, range(seed, seed + len(cells)))
+    return [made[start : start + samples] for start in range(0, len(made), samples)]
 
 
 def _references(file: Path, limit: int | None, seed: int) -> list[Structure]:
+    """The crystals of a file in random order, but all of one composition together."""
     from pymatgen.core import Structure
 
     records = list(read(open_source(file)))
     if not records:
         raise ValueError(f"{str(file)!r} holds no crystal that can be read")
-    order = np.random.default_rng(seed).permutation(len(records))[:limit]  # so a prefix of a run is a random sample
-    return [
-        Structure(records[index].lattice, records[index].atomic_numbers, records[index].frac_coords) for index in order
-    ]
+    polymorphs: dict[Any, list[Structure]] = {}
+    for one in records:
+        structure = Structure(one.lattice, one.atomic_numbers.tolist(), one.frac_coords)
+        polymorphs.setdefault(reduced_key(one.atomic_numbers), []).append(structure)
+    groups = list(polymorphs.values())
+    order = np.random.default_rng(seed).permutation(len(groups))  # so that a part is a random sample
+    return [structure for index in order for structure in groups[index]][:limit]
 
 
-def _resume(log: Path, settings: dict[str, Any]) -> tuple[list[list[PairResult]], float]:
-    """Finished rows of an earlier run with the same settings; a log of other settings, or a broken tail, is cut off."""
+def _resume(log: Path, settings: dict[str, Any]) -> tuple[list[ReferenceResult], float]:
+    """Finished results of an earlier run with the same settings; a log of other settings, or a broken tail, is cut off."""
     lines = log.read_text().splitlines() if log.exists() else []
     kept: list[str] = []
-    rows: list[list[PairResult]] = []
+    results: list[ReferenceResult] = []
     seconds = 0.0
     for number, line in enumerate(lines):
         try:
@@ -148,8 +149,13 @@ def _resume(log: Path, settings: dict[str, Any]) -> tuple[list[list[PairResult]]
             if entry != settings:
                 break
         else:
-            rows += [[PairResult(**result) for result in row] for row in entry["rows"]]
+            results += [_result(one) for one in entry["results"]]
             seconds = entry["seconds"]
         kept.append(line)
     log.write_text("".join(line + "\n" for line in kept or [json.dumps(settings)]))
-    return rows, seconds
+    return results, seconds
+
+
+def _result(entry: dict[str, Any]) -> ReferenceResult:
+    own, others = ([PairResult(**pair) for pair in entry[name]] for name in ("own", "others"))
+    return ReferenceResult(entry["composition"], own, others)

@@ -42,8 +42,22 @@ class PairResult:
 
 
 @dataclass(frozen=True)
+class ReferenceResult:
+    """Everything that was predicted for the composition of one reference."""
+
+    composition: str  # the reduced formula; references that share it are polymorphs
+    own: list[PairResult]  # predictions made for this reference, in order
+    others: list[PairResult]  # predictions made for its polymorphs
+
+
+@dataclass(frozen=True)
 class Report:
-    """Match rates (shares of all references) and RMSE (mean over matched references)."""
+    """Match rates (shares of all references) and RMSE (mean over matched references).
+
+    METRe and cRMSE look for a match of each reference among all predictions of its composition, also those that were made
+    for its polymorphs, and cRMSE counts an unmatched reference with stol. ``polymorphs`` says, for compositions with two,
+    three and four references, for which share of them all were found.
+    """
 
     references: int
     samples: int  # predictions for each reference
@@ -53,7 +67,9 @@ class Report:
     rmse_filtered: float
     first_match_rate: float  # of the first prediction alone: what a user sees
     first_rmse: float
-    mean_rmse_all: float  # METRe-style: unmatched references count with RMSE = stol
+    metre: float
+    crmse: float
+    polymorphs: dict[str, float | None]
     valid_share: float
     timed_out: int
 
@@ -89,12 +105,37 @@ def evaluate(
     timeout: float = 20.0,
     on_pair: Callable[[], None] | None = None,
 ) -> Report:
-    """Matches each list of predictions with its reference, in parallel; a pair slower than ``timeout`` s is no match."""
+    """The report of predictions[reference][sample], matched in parallel; a pair slower than ``timeout`` s is no match."""
+    return summarise(compare(predicted, reference, workers=workers, timeout=timeout, on_pair=on_pair))
+
+
+def compare(
+    predicted: Sequence[Sequence[Structure]],
+    reference: Sequence[Structure],
+    *,
+    workers: int | None = None,
+    timeout: float = 20.0,
+    on_pair: Callable[[], None] | None = None,
+) -> list[ReferenceResult]:
+    """Matches each reference with its own predictions, and with those of its polymorphs."""
     if len(predicted) != len(reference):
         raise ValueError(f"{len(predicted)} lists of predictions for {len(reference)} references")
-    pairs = [(guess, truth) for row, truth in zip(predicted, reference, strict=True) for guess in row]
+    compositions = [truth.composition.reduced_formula for truth in reference]
+    alike: dict[str, list[int]] = {}
+    for index, composition in enumerate(compositions):
+        alike.setdefault(composition, []).append(index)
+    others = [
+        [guess for other in alike[composition] if other != index for guess in predicted[other]]
+        for index, composition in enumerate(compositions)
+    ]
+    pairs = [
+        (guess, truth) for truth, own, more in zip(reference, predicted, others, strict=True) for guess in (*own, *more)
+    ]
     flat = iter(match_all(pairs, workers=workers, timeout=timeout, on_pair=on_pair))
-    return summarise([[next(flat) for _ in row] for row in predicted])
+    return [
+        ReferenceResult(composition, [next(flat) for _ in own], [next(flat) for _ in more])
+        for composition, own, more in zip(compositions, predicted, others, strict=True)
+    ]
 
 
 def match_all(
@@ -121,24 +162,27 @@ def _reported(results: Iterable[PairResult], on_pair: Callable[[], None] | None)
         yield result
 
 
-def summarise(results: Sequence[Sequence[PairResult]]) -> Report:
-    """The report of results[reference][prediction]."""
+def summarise(results: Sequence[ReferenceResult]) -> Report:
+    """The report of what was found for each reference."""
     if not results:
         raise ValueError("there is nothing to report on: no reference was evaluated")
-    best = [_best(row) for row in results]
-    valid = [_best([result for result in row if result.valid]) for row in results]
-    first = [_best(row[:1]) for row in results]
-    everything = [result for row in results for result in row]
+    best = [_best(one.own) for one in results]
+    valid = [_best([result for result in one.own if result.valid]) for one in results]
+    first = [_best(one.own[:1]) for one in results]
+    anyhow = [_best([*one.own, *one.others]) for one in results]
+    everything = [result for one in results for result in one.own]
     return Report(
         references=len(results),
-        samples=max(len(row) for row in results),
+        samples=max(len(one.own) for one in results),
         match_rate=_share(best),
         rmse=_mean(best),
         match_rate_filtered=_share(valid),
         rmse_filtered=_mean(valid),
         first_match_rate=_share(first),
         first_rmse=_mean(first),
-        mean_rmse_all=float(np.mean([MATCHER["stol"] if rmse is None else rmse for rmse in best])),
+        metre=_share(anyhow),
+        crmse=float(np.mean([MATCHER["stol"] if rmse is None else rmse for rmse in anyhow])),
+        polymorphs={str(count): _all_found([one.composition for one in results], anyhow, count) for count in (2, 3, 4)},
         valid_share=float(np.mean([result.valid for result in everything])) if everything else 0.0,
         timed_out=sum(result.timed_out for result in everything),
     )
@@ -196,6 +240,15 @@ def _is_sane(structure: Structure) -> bool:
 
 def _best(row: Sequence[PairResult]) -> float | None:
     return min((result.rmse for result in row if result.rmse is not None), default=None)
+
+
+def _all_found(compositions: Sequence[str], best: Sequence[float | None], count: int) -> float | None:
+    """The share of compositions with ``count`` references all of which are matched; None where there is none."""
+    found: dict[str, list[bool]] = {}
+    for composition, rmse in zip(compositions, best, strict=True):
+        found.setdefault(composition, []).append(rmse is not None)
+    groups = [group for group in found.values() if len(group) == count]
+    return sum(map(all, groups)) / len(groups) if groups else None
 
 
 def _share(values: Sequence[float | None]) -> float:
