@@ -31,8 +31,10 @@ def parallel_map(function: Callable[..., Any], calls: Iterable[tuple], workers: 
             yield pending.popleft().result()
 
 
-def once(path: Path, function: Callable[..., Any], *arguments: Any) -> Any:
-    """The JSON-able result of a function, kept in a file from which a second call reads it."""
+def once(path: Path | None, function: Callable[..., Any], *arguments: Any) -> Any:
+    """The JSON-able result of a function, kept in a file, if one is named, from which a second call reads it."""
+    if path is None:
+        return function(*arguments)
     if path.is_file():
         return json.loads(path.read_text())
     result = function(*arguments)
