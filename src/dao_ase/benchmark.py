@@ -62,7 +62,7 @@ def run_benchmark(
     """
     from tqdm import tqdm
 
-    reference = _references(file, limit, seed)
+    reference = references(file, limit, seed)
     settings = {
         "file": file.name, "references": len(reference), "samples": samples, "seed": seed,
         "sampler": asdict(generator.settings), "model": generator.name, "weights": generator.fingerprint,
@@ -74,7 +74,7 @@ def run_benchmark(
             began = time.monotonic()
             part = reference[start : start + PART]
             found = compare(
-                _predict(generator, part, samples, seed * SEED_STRIDE + start * samples), part, workers=workers
+                predict(generator, part, samples, seed * SEED_STRIDE + start * samples), part, workers=workers
             )
             seconds += time.monotonic() - began
             with (folder / "results.jsonl").open("a") as log:
@@ -111,14 +111,14 @@ def plot_matches(results: list[ReferenceResult], num_atoms: list[int], path: Pat
     figure.savefig(path, dpi=120)
 
 
-def _predict(generator: DAOGenerator, reference: list[Structure], samples: int, seed: int) -> list[list[Structure]]:
+def predict(generator: DAOGenerator, reference: list[Structure], samples: int, seed: int) -> list[list[Structure]]:
     """``samples`` structures with the atoms of each reference."""
     cells = [Composition.from_atomic_numbers(one.atomic_numbers) for one in reference for _ in range(samples)]
     made = generator.sample_cells(cells, range(seed, seed + len(cells)))
     return [made[start : start + samples] for start in range(0, len(made), samples)]
 
 
-def _references(file: Path, limit: int | None, seed: int) -> list[Structure]:
+def references(file: Path, limit: int | None, seed: int) -> list[Structure]:
     """The crystals of a file in random order, but all of one composition together."""
     from pymatgen.core import Structure
 
