@@ -5,6 +5,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
+from dao_ase.convert import from_atoms
 from dao_ase.crystals import Crystals
 from dao_ase.potential import Potential, PotentialConfig
 
@@ -41,12 +42,7 @@ NAMED = {
 
 def to_crystals(*structures: Atoms) -> Crystals:
     """ASE's atoms as one batch, in float64."""
-    return Crystals(
-        torch.tensor(np.stack([atoms.cell.array for atoms in structures])),
-        torch.tensor(np.concatenate([atoms.get_scaled_positions(wrap=False) for atoms in structures])),
-        torch.tensor(np.concatenate([atoms.numbers for atoms in structures]).astype(np.int64)),
-        torch.tensor([len(atoms) for atoms in structures]),
-    )
+    return from_atoms(structures)
 
 
 def random_potential(seed: int = 0, **sizes) -> Potential:

@@ -60,19 +60,20 @@ def _is_partly_occupied(atoms: Atoms) -> bool:
     return any(len(site) > 1 or min(site.values()) < 0.999 for site in occupancy.values())
 
 
-def to_crystals(structures: Sequence[Atoms]) -> Crystals:
-    """A batch of crystals from ASE's atoms, in float64."""
-    import numpy as np
-    import torch
+def as_crystals(inputs: Iterable[Input]) -> tuple[list[Input], list[Crystals], list[str]]:
+    """The inputs that are crystals, each as a batch of one; and which are not, with the reason."""
+    from dao_ase.convert import from_atoms
 
-    from dao_ase.crystals import Crystals
-
-    return Crystals(
-        torch.tensor(np.stack([atoms.cell.array for atoms in structures])),
-        torch.tensor(np.concatenate([atoms.get_scaled_positions(wrap=False) for atoms in structures])),
-        torch.tensor(np.concatenate([atoms.numbers for atoms in structures]).astype(np.int64)),
-        torch.tensor([len(atoms) for atoms in structures]),
-    )
+    taken: list[Input] = []
+    crystals: list[Crystals] = []
+    problems: list[str] = []
+    for one in inputs:
+        try:
+            crystals.append(from_atoms([one.atoms]))
+            taken.append(one)
+        except ValueError as error:
+            problems.append(f"{one.name}: not periodic in three directions, or no crystal: {error}")
+    return taken, crystals, problems
 
 
 def write_structures(output: Path, structures: Sequence[Atoms], names: Sequence[str]) -> list[Path]:

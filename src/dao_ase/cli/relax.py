@@ -43,21 +43,19 @@ def relax(
     """
     from dao_ase import relax as relaxation
     from dao_ase.calculator import load_potential
-    from dao_ase.cli.inputs import read_structures, to_crystals, write_structures
+    from dao_ase.cli.inputs import as_crystals, read_structures, write_structures
+    from dao_ase.crystals import Crystals
 
-    inputs, problems = read_structures(files)
-    for one in [
-        one for one in inputs if not one.atoms.pbc.all() or abs(one.atoms.cell.volume) < 1e-6 or not len(one.atoms)
-    ]:
-        problems.append(f"{one.name}: not periodic in three directions; relax it with ASE and DAOCalculator")
-        inputs.remove(one)
+    found, problems = read_structures(files)
+    inputs, crystals, no_crystals = as_crystals(found)
+    problems += no_crystals
     for problem in problems:
         click.echo(problem, err=True)
     if not inputs:
         raise click.exceptions.Exit(1)
     try:
         results = relaxation.relax(
-            to_crystals([one.atoms for one in inputs]), load_potential(model, dtype=dtype), fmax=fmax, steps=steps,
+            Crystals.concatenate(crystals), load_potential(model, dtype=dtype), fmax=fmax, steps=steps,
             pressure=pressure, cell=cell, keep_symmetry=keep_symmetry, record=traj is not None,  # type: ignore[arg-type]
             on_done=lambda index, result: click.echo(f"{inputs[index].name}: {result.reason}", err=True),
         )  # fmt: skip
