@@ -20,7 +20,7 @@ PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := src tests examples benchmarks
+SOURCES := src tests examples benchmarks docs
 
 .PHONY: help demo test lint format docs docs-serve bench train install clean
 help:

@@ -1,7 +1,7 @@
 """What happens to each page while the documentation is built.
 
 ``$formulas$`` become MathML, so that they show without a script or a network; ``{{ gallery:seconds to load }}`` becomes a
-figure of ``benchmarks/results/gallery.json``, so that no figure is typed by hand. A figure that was never measured is an error.
+figure of ``benchmarks/results/gallery.json``, so that no figure is typed by hand. One that was never measured is an error.
 """
 
 import json

@@ -23,7 +23,13 @@ def gallery(run_dir: Path, output: Path | None, reference: str | None, title: st
     from dao_ase.gallery import read_run, write_gallery
 
     try:
-        known = None if reference is None else Structure.from_file(reference)
+        known = None
+        if reference is not None:
+            from dao_ase.rank import installed_potential, with_energies
+
+            known = Structure.from_file(reference)
+            if (potential := installed_potential()) is not None:
+                with_energies([known], potential)  # as the candidates have it, at the geometry of the file
         page = write_gallery(read_run(run_dir), output or run_dir / "gallery.html", title=title, reference=known)
     except (OSError, ValueError, KeyError) as error:
         raise click.ClickException(f"{run_dir}: {error}") from error
