@@ -2,6 +2,7 @@
 
 >>> from dao_ase import DAOCalculator, DAOGenerator
 >>> structures = DAOGenerator().generate("CsV3Sb5", n=20)      # pymatgen Structures, lowest energy first
+>>> atoms = structures[0].to_ase_atoms()
 >>> atoms.calc = DAOCalculator()                               # ASE: energy, forces, stress
 
 The names below are imported when they are first used, so that ``import dao_ase`` costs nothing.

@@ -58,6 +58,7 @@ class DAOGenerator(MSONable):
 
     >>> structures = DAOGenerator().generate("CsV3Sb5", n=20)
     >>> structures[0].properties["space_group"], structures[0].properties["energy_per_atom"]
+    ('...', -...)
 
     ``weights`` is a weight file, by default the one installed with the package; ``steps`` is the number of network
     evaluations for a sample, ``anti_annealing`` the speed-up of the last steps (defaults: what validation found best).
