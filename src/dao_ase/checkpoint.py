@@ -28,6 +28,7 @@ def save(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -
             str(temporary),
             metadata={"header": json.dumps(header)},
         )
+        os.chmod(temporary, 0o644)  # safetensors makes files that only their owner may read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
