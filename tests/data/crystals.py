@@ -16,7 +16,8 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the reference da
 
 def rock_salt(first: str = "Na", second: str = "Cl", a: float = 5.64) -> Structure:
     """Rock salt, conventional cell, eight atoms."""
-    return Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), [first, second], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    corners = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    return Structure(Lattice.cubic(a), [first] * 4 + [second] * 4, np.concatenate([corners, (corners + 0.5) % 1]))
 
 
 def rutile(a: float = 4.594, c: float = 2.959, u: float = 0.305) -> Structure:
@@ -27,7 +28,7 @@ def rutile(a: float = 4.594, c: float = 2.959, u: float = 0.305) -> Structure:
 def quartz() -> Structure:
     """SiO2, nine atoms, hexagonal, with thirds among its coordinates."""
     lattice = Lattice.hexagonal(4.913, 5.405)
-    return Structure.from_spacegroup("P3_221", lattice, ["Si", "O"], [[0.4697, 0, 0], [0.4135, 0.2669, 0.1191]])
+    return Structure.from_spacegroup("P3_221", lattice, ["Si", "O"], [[0.4697, 0, 2 / 3], [0.4135, 0.2669, 0.7858]])
 
 
 CRYSTALS = {"salt": rock_salt(), "magnesia": rock_salt("Mg", "O", 4.21), "rutile": rutile(), "quartz": quartz()}
@@ -54,7 +55,9 @@ def write_npz(path: Path, structures: dict[str, Structure], **labels: list[float
     return path
 
 
-def write_csv(path: Path, structures: dict[str, Structure], symprec: float | None = None, **labels: list[float]) -> Path:
+def write_csv(
+    path: Path, structures: dict[str, Structure], symprec: float | None = None, **labels: list[float]
+) -> Path:
     """The CSV format of the benchmarks."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)

@@ -34,7 +34,9 @@ def test_equals_pymatgen(name, symprec):
 def test_equals_pymatgen_on_any_cell(data):
     side, angle = st.floats(3, 12), st.floats(60, 115)
     lattice = Lattice.from_parameters(*(data.draw(side) for _ in "abc"), 90, data.draw(angle), data.draw(angle))
-    symbols = data.draw(st.lists(st.sampled_from(["Fe", "O", "H", "Li", "Na+", "Cl-", "U", "Tc"]), min_size=1, max_size=9))
+    symbols = data.draw(
+        st.lists(st.sampled_from(["Fe", "O", "H", "Li", "Na+", "Cl-", "U", "Tc"]), min_size=1, max_size=9)
+    )
     coords = [[data.draw(st.integers(0, 11)) / 12 + 0.001 * place for _ in range(3)] for place in range(len(symbols))]
     assert_equal(str(CifWriter(Structure(lattice, symbols, coords))))
 
@@ -87,7 +89,9 @@ def test_damaged_text_never_gives_another_crystal_than_pymatgen(data):
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(cif) - 1))
         width = data.draw(st.integers(0, 30))
-        cif = cif[:place] + data.draw(st.text(alphabet="0123456789.-_ '\nNaCl?#;()x", max_size=6)) + cif[place + width :]
+        cif = (
+            cif[:place] + data.draw(st.text(alphabet="0123456789.-_ '\nNaCl?#;()x", max_size=6)) + cif[place + width :]
+        )
     try:
         fast = read_simple_cif(cif)
     except (NotSimple, ArithmeticError):

@@ -205,7 +205,7 @@ def _database_rows(path: Path) -> Iterator[Atoms]:
     from ase.db import connect
 
     with connect(path) as database:
-        for row in database.select(order_by="id"):
+        for row in database.select(sort="id"):
             atoms = row.toatoms(add_additional_information=True)
             atoms.info["unique_id"] = row.unique_id
             yield atoms

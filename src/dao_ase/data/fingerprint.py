@@ -1,11 +1,12 @@
 """How far apart two crystals of one formula are, from their interatomic distances alone: cheap, and blind to cell and order.
 
 N_AB(r) is the mean number of B atoms within r of an A atom, with lengths in units of (V/N)^⅓, so that a scaled crystal is
-the same crystal. The distance of two crystals is the mean change of an interatomic distance (an earth mover's distance),
+the same crystal. The mean change of an A–B distance (an earth mover's distance) is
 
-    D = Σ_AB ∫₀ᴿ |N_AB(r) − N′_AB(r)| dr / Σ_AB N_AB(R).
+    D_AB = ∫₀ᴿ |N_AB(r) − N′_AB(r)| dr / ½ (N_AB(R) + N′_AB(R)),
 
-It is zero for the same crystal and small for a distorted one, so that only pairs with a small D need a `StructureMatcher`.
+and the largest of them, over the pairs of elements, is the distance of the two crystals: zero for the same crystal, small
+for a distorted one, large where two elements have changed places. Only pairs with a small one need a `StructureMatcher`.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def fingerprint(
 def distance_shifts(
     one: Float[np.ndarray, "features"], others: Float[np.ndarray, "crystals features"]
 ) -> Float[np.ndarray, "crystals"]:
-    """D between one crystal and others of the same reduced formula, in units of (V/N)^⅓."""
-    total = one.reshape(-1, BINS)[:, -1].sum()
-    return np.abs(others - one).sum(axis=1) * (RADIUS / BINS) / max(total, 1e-9)
+    """The largest D_AB between one crystal and others of the same reduced formula, in units of (V/N)^⅓."""
+    one, others = one.reshape(-1, BINS), others.reshape(len(others), -1, BINS)
+    neighbours = 0.5 * (one[:, -1] + others[:, :, -1])
+    areas = np.abs(others - one).sum(axis=2) * (RADIUS / BINS)
+    return (areas / np.maximum(neighbours, 1e-9)).max(axis=1)

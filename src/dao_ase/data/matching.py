@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.core import Structure
 
-MAX_SHIFT = 0.1
-"""Mean change of an interatomic distance, in (V/N)^⅓, beyond which two crystals are different; see docs/data.md."""
+MAX_SHIFT = 0.2
+"""Mean change of an A–B distance, in (V/N)^⅓, beyond which two crystals are different; see docs/data.md."""
 GROUPS = 200
 """Formulas in one unit of work."""
 

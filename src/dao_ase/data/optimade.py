@@ -51,15 +51,14 @@ class OptimadeSource:
         """URL and filter: what a server holds cannot be known without downloading it."""
         return f"{self.url}?filter={self.filter}"
 
-    def rows(self) -> Iterator[Mapping[str, Any] | Exception]:
-        """Entries of the server, one JSON object each; an error of the server ends them and is the last."""
+    def rows(self) -> Iterator[Mapping[str, Any]]:
+        """Entries of the server, one JSON object each; raises `ConnectionError` where it cannot give all of them."""
         pages: queue.Queue = queue.Queue(PAGES)
         threading.Thread(target=self._download, args=(pages,), daemon=True).start()
         while (page := pages.get()) is not _END:
             if isinstance(page, Exception):
-                yield page
-            else:
-                yield from page
+                raise page
+            yield from page
 
     def record(self, row: int, raw: Mapping[str, Any]) -> Record:
         """The crystal of one entry; numbers among the provider's own properties become labels."""
@@ -99,7 +98,7 @@ class OptimadeSource:
                 self.filter, "structures", response_fields=[*FIELDS, *self.labels] if self.labels else None
             )
             for error in [error for found in answer.values() for one in found.values() for error in _errors(one)]:
-                pages.put(ConnectionError(f"{self.url} answered: {error}"))
+                pages.put(ConnectionError(f"{self.url} cannot be read: {error}"))
         except ImportError as error:
             pages.put(ImportError(f"reading OPTIMADE servers needs `pip install 'dao-ase[optimade]'` ({error})"))
         except Exception as error:  # the client passes on errors of the network, of the server and of its parser

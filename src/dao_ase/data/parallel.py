@@ -6,7 +6,7 @@ import json
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,11 @@ def parallel_map(function: Callable[..., Any], calls: Iterable[tuple], workers: 
         pending: deque[Future] = deque()
         for call in calls:
             pending.append(pool.submit(function, *call))
-            if len(pending) > 3 * workers:
+            while pending and pending[0].done():
                 yield pending.popleft().result()
+            # What is done may wait for a slow one before it; what is not done holds its arguments in memory.
+            if len(waiting := [future for future in pending if not future.done()]) > 2 * workers:
+                wait(waiting, return_when=FIRST_COMPLETED)
         while pending:
             yield pending.popleft().result()
 

@@ -1,0 +1,190 @@
+"""Builds: the rules do what they say, counts add up, and a build that is killed or fails leaves nothing half-written."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from crystals import CRYSTALS, quartz, rock_salt, rutile, write_csv, write_npz
+from pymatgen.core import Lattice, Structure
+from test_matching import disguised
+
+import dao_ase.data.build as build_module
+from dao_ase.cli import main
+from dao_ase.data.build import BuildRules, build
+from dao_ase.data.shards import ShardError
+from dao_ase.data.sources import open_source
+from dao_ase.data.store import CrystalStore
+
+AS_IS = BuildRules(min_atoms=1, max_atoms=1000, max_e_hull=float("inf"), deduplicate=False)
+
+
+def build_from(path, output, rules=AS_IS, workers=1):
+    store = build([open_source(path)], output, rules, workers)
+    left_out = [json.loads(line) for line in (output / "left_out.jsonl").read_text().splitlines()]
+    counts = store.about["counts"]
+    assert counts["read"] == counts["kept"] + len(left_out) == counts["kept"] + sum(counts["left out"].values())
+    assert counts["kept"] == len(store)
+    assert not list(output.glob(".*")), "nothing temporary is left"
+    return store, {entry["id"]: entry["rule"] for entry in left_out}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("niggli", [True, False])
+def test_crystals_are_kept_as_they_are(tmp_path, workers, niggli):
+    source = write_npz(tmp_path / "a.npz", CRYSTALS, e_above_hull=[0.0, 0.1, np.nan, 2.0])
+    rules = BuildRules(1, 1000, float("inf"), deduplicate=False, niggli=niggli)
+    store, left_out = build_from(source, tmp_path / "store", rules, workers)
+    assert not left_out and store.ids.tolist() == list(CRYSTALS)
+    assert store.num_atoms.tolist() == [len(one) for one in CRYSTALS.values()]
+    np.testing.assert_allclose(store.labels["e_above_hull"], [0.0, 0.1, np.nan, 2.0])
+    for crystal, expected in zip((store[i] for i in range(4)), CRYSTALS.values(), strict=True):
+        assert crystal.volume.item() == pytest.approx(expected.volume, rel=1e-5)
+        found = Structure(crystal.lattice[0].numpy(), crystal.atomic_numbers.tolist(), crystal.frac_coords.numpy())
+        assert found.matches(expected, scale=False)
+
+
+def test_left_handed_cells_become_right_handed_and_stay_the_same_crystal(tmp_path):
+    """Quartz is chiral: its mirror image would be another crystal."""
+    structure = quartz()
+    matrix = structure.lattice.matrix[[1, 0, 2]]
+    left = Structure(matrix, structure.species, structure.frac_coords[:, [1, 0, 2]])
+    assert np.linalg.det(matrix) < 0
+    for niggli in (True, False):
+        rules = BuildRules(1, 1000, float("inf"), deduplicate=False, niggli=niggli)
+        store, _ = build_from(write_npz(tmp_path / "a.npz", {"x": left}), tmp_path / f"{niggli}", rules)
+        assert store[0].volume.item() > 0
+        found = Structure(store[0].lattice[0].numpy(), store[0].atomic_numbers.tolist(), store[0].frac_coords.numpy())
+        rotation, _, _, _ = np.linalg.lstsq(left.distance_matrix, found.distance_matrix, rcond=None)
+        np.testing.assert_allclose(rotation, np.eye(len(left)), atol=1e-3)
+        assert found.get_space_group_info()[1] == structure.get_space_group_info()[1] == 154
+
+
+def test_rules_of_the_paper(tmp_path):
+    structures = {
+        "salt": rock_salt(),
+        "twin": disguised(rock_salt(), 3, 0.02),
+        "small": Structure(Lattice.cubic(3), ["Po"], [[0, 0, 0]]),
+        "large": rutile().make_supercell([2, 2, 2], in_place=False),
+        "high": rock_salt("Mg", "O", 4.2),
+        "test": disguised(rutile(), 5, 0.02),
+        "metal": Structure.from_spacegroup("Pm-3n", Lattice.cubic(4.68), ["Cr", "Os"], [[0.25, 0, 0.5], [0, 0, 0]]),
+    }
+    source = write_csv(tmp_path / "a.csv", structures, e_above_hull=[0, 0, 0, 0, 1.2, 0, 0])
+    exclude = write_npz(tmp_path / "test.npz", {"rutile": rutile()})
+    rules = BuildRules(exclude=(str(exclude),), exclude_formulas=("Cr3Os",))
+    store, left_out = build_from(source, tmp_path / "store", rules)
+    assert store.ids.tolist() == ["salt"]
+    assert left_out == {
+        "twin": "duplicate",
+        "small": "too few atoms",
+        "large": "too many atoms",
+        "high": "above hull",
+        "test": "excluded structure",
+        "metal": "excluded formula",
+    }
+
+
+def test_hull_is_built_where_only_formation_energies_exist(tmp_path):
+    """Crystals that are too small for the set still belong on the hull."""
+    small = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5] * 3]
+    ).get_primitive_structure()
+    structures = {"small": small, "same": rock_salt("Mg", "O", 4.2), "high": rock_salt("Mg", "O", 5.0)}
+    source = write_npz(tmp_path / "a.npz", structures, formation_energy_per_atom=[-3.0, -2.9, -1.5])
+    store, left_out = build_from(source, tmp_path / "store", BuildRules(deduplicate=False))
+    assert left_out == {"small": "too few atoms", "high": "above hull"}
+    np.testing.assert_allclose(store.labels["e_above_hull"], [0.1], atol=1e-9)
+
+
+def test_repeated_ids_and_excluded_ids(tmp_path):
+    first = write_npz(tmp_path / "a.npz", {"mp-1": rock_salt(), "mp-2": rutile()})
+    second = write_npz(tmp_path / "b.npz", {"mp-1": rock_salt(a=5.0), "mp-3": quartz()})
+    exclude = write_npz(tmp_path / "c.npz", {"mp-3": rock_salt("K", "Br", 6.6)})
+    rules = BuildRules(exclude=(str(exclude),))
+    store = build([open_source(first), open_source(second)], tmp_path / "store", rules)
+    assert store.ids.tolist() == ["mp-1", "mp-2"]
+    assert store.about["counts"]["left out"] == {"excluded id": 1, "repeated id": 1}
+
+
+def test_same_build_is_done_once_and_another_is_refused(tmp_path):
+    source = write_npz(tmp_path / "a.npz", CRYSTALS)
+    build_from(source, tmp_path / "store")
+    before = (tmp_path / "store" / "index.json").stat().st_mtime_ns
+    build_from(source, tmp_path / "store")
+    assert (tmp_path / "store" / "index.json").stat().st_mtime_ns == before
+    with pytest.raises(FileExistsError, match="another store"):
+        build([open_source(source)], tmp_path / "store", BuildRules())
+
+
+def test_a_build_that_fails_resumes(tmp_path, monkeypatch):
+    """A full disk in the last step: nothing is readable, what was read is not read again, the second run finishes."""
+    source = write_npz(tmp_path / "a.npz", CRYSTALS)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module, "write_shard", full)
+        with pytest.raises(OSError, match="No space left"):
+            build([open_source(source)], tmp_path / "store", AS_IS)
+    with pytest.raises(ShardError, match="did not finish"):
+        CrystalStore.open(tmp_path / "store")
+    staged = next((tmp_path / "store").glob(".build-*/stage-*"))
+    before = staged.stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module.shutil, "rmtree", lambda path: None)
+        build([open_source(source)], tmp_path / "store", AS_IS)
+    assert staged.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_a_killed_build_resumes(tmp_path):
+    structures = {f"{name}-{i}": one for i in range(1200) for name, one in CRYSTALS.items()}
+    source = write_npz(tmp_path / "a.npz", structures)
+    code = (
+        "from dao_ase.cli import main\n"
+        f"main(['data', 'build', {str(source)!r}, '-o', {str(tmp_path / 'store')!r}, '--as-is', '--workers', '1'])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "store").glob(".build-*/stage-000001*")):
+        assert process.poll() is None
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with pytest.raises(ShardError, match="did not finish"):
+        CrystalStore.open(tmp_path / "store")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert CrystalStore.open(tmp_path / "store").ids.tolist() == list(structures)
+
+
+def test_broken_rows_are_listed_and_the_rest_is_kept(tmp_path):
+    source = write_csv(tmp_path / "a.csv", CRYSTALS)
+    source.write_text(source.read_text().replace("_cell_length_a   4.21", "_cell_length_a   nan"))
+    store, left_out = build_from(source, tmp_path / "store")
+    assert store.ids.tolist() == ["salt", "rutile", "quartz"] and set(left_out) == {"magnesia"}
+
+
+def test_command_line(tmp_path):
+    source = write_npz(tmp_path / "a.npz", CRYSTALS)
+    output, runner = str(tmp_path / "store"), CliRunner()
+    done = runner.invoke(
+        main, ["data", "build", str(source), "-o", output, "--workers", "1", "--exclude-formula", "TiO2"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "3 of 4 crystals" in done.output and "excluded formula" in done.output
+    done = runner.invoke(main, ["data", "stats", output, "--plot", str(tmp_path / "a.png")])
+    assert done.exit_code == 0 and "3 crystals, 25 atoms, 5 elements" in done.output
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    counts = json.loads(runner.invoke(main, ["data", "stats", output, "--json"]).output)
+    assert counts["num_elements"] == {"2": 3} and counts["elements"]["O"] == 2
+    done = runner.invoke(main, ["data", "build", str(source), "-o", output, "--as-is"])
+    assert done.exit_code == 1 and "another store" in done.output
+    done = runner.invoke(main, ["data", "stats", str(tmp_path)])
+    assert done.exit_code == 1 and "is no store of crystals" in done.output

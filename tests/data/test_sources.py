@@ -1,0 +1,179 @@
+"""Sources: every format gives the crystal that was written; what is broken is named and the rest is kept."""
+
+import gzip
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db import connect
+from ase.io import write
+from crystals import CRYSTALS, SHARED, needs_shared, write_csv, write_npz
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymatgen.core import Structure
+from pymatgen.io.cif import CifWriter
+
+from dao_ase.data.records import Record
+from dao_ase.data.sources import open_source, read
+
+
+def read_all(path):
+    rejected = []
+    return list(read(open_source(path), rejected.append)), rejected
+
+
+def assert_same_crystals(records):
+    assert [record.id for record in records] == list(CRYSTALS)
+    for record, expected in zip(records, CRYSTALS.values(), strict=True):
+        found = Structure(record.lattice, record.atomic_numbers.tolist(), record.frac_coords)
+        assert found.matches(expected, scale=False) and len(found) == len(expected)
+        assert found.volume == pytest.approx(expected.volume, rel=1e-6)
+
+
+def test_npz(tmp_path):
+    file = write_npz(tmp_path / "a.npz", CRYSTALS, energy=[1, 2, 3, np.nan])
+    records, rejected = read_all(file)
+    assert_same_crystals(records)
+    assert not rejected and [record.labels["energy"] for record in records[:3]] == [1, 2, 3]
+    assert [(record.source, record.row) for record in records] == [("a.npz", row) for row in range(4)]
+
+
+@pytest.mark.parametrize("symprec", [None, 0.01])
+@pytest.mark.parametrize("packed", [False, True])
+def test_csv(tmp_path, symprec, packed):
+    file = write_csv(tmp_path / "a.csv", CRYSTALS, symprec, e_above_hull=[0, 0.1, 0.2, 0.3])
+    if packed:
+        (tmp_path / "a.csv.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file = tmp_path / "a.csv.gz"
+    records, rejected = read_all(file)
+    assert_same_crystals(records)
+    assert not rejected and records[2].labels["e_above_hull"] == 0.2 and records[2].texts["pretty_formula"] == "TiO2"
+
+
+def test_csv_that_is_cut_keeps_the_rest(tmp_path):
+    file = write_csv(tmp_path / "a.csv", CRYSTALS)
+    text = file.read_text()
+    file.write_text(text[: text.rindex("_atom_site_fract_x")])
+    records, rejected = read_all(file)
+    assert [record.id for record in records] == list(CRYSTALS)[:3]
+    assert [(one.id, one.row, one.rule) for one in rejected] == [("quartz", 3, "broken")]
+    file.write_text("material_id,structure\n1,2\n")
+    with pytest.raises(ValueError, match="no column 'cif'"):
+        read_all(file)
+
+
+def test_folder_of_cif_and_poscar(tmp_path):
+    (tmp_path / "inner").mkdir()
+    CRYSTALS["salt"].to(str(tmp_path / "POSCAR_salt"), fmt="poscar")
+    CRYSTALS["rutile"].to(str(tmp_path / "inner" / "rutile.cif"))
+    (tmp_path / "broken.cif").write_text("data_x\n_cell_length_a 1\n")
+    (tmp_path / "notes.txt").write_text("not a structure")
+    records, rejected = read_all(tmp_path)
+    assert {record.id: len(record.atomic_numbers) for record in records} == {"POSCAR_salt": 8, "inner/rutile": 6}
+    assert [record.source for record in records] == [
+        f"{tmp_path.name}/POSCAR_salt",
+        f"{tmp_path.name}/inner/rutile.cif",
+    ]
+    assert [one.rule for one in rejected] == ["broken"] and "broken.cif" in rejected[0].reason
+
+
+def frames():
+    images = []
+    for number, a in enumerate([3.5, 3.6, 3.7]):
+        atoms = bulk("Cu", "fcc", a, cubic=True)
+        forces, stress = np.full((4, 3), 0.1 * number), np.array([1.0, 2, 3, 4, 5, 6])
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0 * number, forces=forces, stress=stress)
+        atoms.info["material_id"] = f"frame-{number}"
+        images.append(atoms)
+    return images
+
+
+def test_extxyz_with_energies_forces_and_stress(tmp_path):
+    write(tmp_path / "a.extxyz", frames())
+    records, rejected = read_all(tmp_path / "a.extxyz")
+    assert not rejected and [record.id for record in records] == ["frame-0", "frame-1", "frame-2"]
+    assert records[2].labels["energy"] == -2
+    np.testing.assert_allclose(records[2].atom_labels["forces"], 0.2)
+    np.testing.assert_allclose(records[2].labels["stress"], [[1, 6, 5], [6, 2, 4], [5, 4, 3]])
+
+
+def test_a_broken_frame_does_not_hide_the_next(tmp_path):
+    write(tmp_path / "a.xyz", frames(), format="extxyz")
+    lines = (tmp_path / "a.xyz").read_text().splitlines(keepends=True)
+    lines[8] = "Cu  nonsense\n"
+    (tmp_path / "a.xyz").write_text("".join([*lines, "4\n", lines[1]]))
+    records, rejected = read_all(tmp_path / "a.xyz")
+    assert [record.id for record in records] == ["frame-0", "frame-2"]
+    assert [one.row for one in rejected] == [1, 3] and "truncated" in rejected[1].reason
+
+
+def test_ase_database_and_trajectory(tmp_path):
+    with connect(tmp_path / "a.db") as database:
+        for atoms in frames():
+            database.write(atoms, gap=1.5, family="metal")
+    records, rejected = read_all(tmp_path / "a.db")
+    assert not rejected and [record.labels["energy"] for record in records] == [0, -1, -2]
+    assert records[0].labels["gap"] == 1.5 and records[0].texts["family"] == "metal"
+    write(tmp_path / "a.traj", frames())
+    assert len(read_all(tmp_path / "a.traj")[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"pbc": [True, True, False]}, "not periodic"),
+        ({"cell": [[4, 0, 0], [4, 0, 0], [0, 0, 4]]}, "singular cell"),
+        ({"numbers": [0, 6]}, "unknown element"),
+        ({"positions": [[0, 0, np.nan], [1, 1, 1]]}, "not finite"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path, change, rule):
+    atoms = Atoms(**{"numbers": [6, 6], "positions": [[0, 0, 0], [1, 1, 1]], "cell": [4, 4, 4], "pbc": True, **change})
+    write(tmp_path / "a.traj", [bulk("Cu"), atoms, bulk("Si")])
+    records, rejected = read_all(tmp_path / "a.traj")
+    assert len(records) == 2 and [(one.row, one.rule) for one in rejected] == [(1, rule)]
+
+
+def test_missing_file():
+    with pytest.raises(FileNotFoundError, match=r"nothing\.csv"):
+        open_source("nothing.csv")
+
+
+SOURCE_TEXTS = {
+    "a.cif": str(CifWriter(CRYSTALS["rutile"])),
+    "a.xyz": '2\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3 pbc="T T T"\nNa 0 0 0\nCl 2 2 2\n',
+    "POSCAR": CRYSTALS["salt"].to(fmt="poscar"),
+    "a.csv": 'material_id,cif\nx,"' + str(CifWriter(CRYSTALS["rutile"])) + '"\n',
+}
+
+
+@pytest.mark.parametrize("name", sorted(SOURCE_TEXTS))
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_readers_survive_damage(tmp_path_factory, name, data):
+    """Whatever the damage: a checked record, a named rejection, or a ValueError about the file as a whole."""
+    text = SOURCE_TEXTS[name]
+    place, width = data.draw(st.integers(0, len(text))), data.draw(st.integers(0, 60))
+    text = text[:place] + data.draw(st.text(max_size=8)) + text[place + width :]
+    file = tmp_path_factory.mktemp("fuzz") / name
+    file.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        records, rejected = read_all(file)
+    except ValueError as error:
+        assert "has no column 'cif'" in str(error)
+        return
+    assert all(isinstance(record, Record) and np.isfinite(record.frac_coords).all() for record in records)
+    assert all(one.reason for one in rejected)
+
+
+@needs_shared
+@pytest.mark.parametrize("file", ["perov5_val", "dft_mattersim_a", "jarvis_supercon3d", "pes_chgnet_0"])
+def test_reference_data(file):
+    source = open_source(SHARED / f"{file}.npz")
+    records = [record for record, _ in zip(read(source), range(50), strict=False)]
+    assert len({record.id for record in records}) == 50
+    if file in ("dft_mattersim_a", "pes_chgnet_0"):
+        assert records[0].atom_labels["forces"].shape == (len(records[0].atomic_numbers), 3)
+        assert records[0].labels["stress"].shape == (3, 3)
