@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import click
@@ -27,7 +28,8 @@ def gallery(run_dir: Path, output: Path | None, reference: str | None, title: st
         if reference is not None:
             from dao_ase.rank import installed_potential, with_energies
 
-            known = Structure.from_file(reference)
+            with warnings.catch_warnings(action="ignore"):  # pymatgen remarks on every ⅓
+                known = Structure.from_file(reference)
             if (potential := installed_potential()) is not None:
                 with_energies([known], potential)  # as the candidates have it, at the geometry of the file
         page = write_gallery(read_run(run_dir), output or run_dir / "gallery.html", title=title, reference=known)
