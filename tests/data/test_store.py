@@ -41,7 +41,9 @@ def folder(tmp_path_factory):
     for shard, chosen in enumerate([RECORDS[:4], RECORDS[4:5], RECORDS[5:8], RECORDS[8:]]):
         columns = pack(chosen)
         write_shard(path / f"{shard}.safetensors", columns)
-        entries.append({"file": f"{shard}.safetensors", "crystals": len(chosen), "atoms": len(columns["atomic_numbers"])})
+        entries.append(
+            {"file": f"{shard}.safetensors", "crystals": len(chosen), "atoms": len(columns["atomic_numbers"])}
+        )
     write_json(path / "index.json", {"format": FORMAT, "version": VERSION, "shards": entries})
     return path
 

@@ -84,7 +84,7 @@ def _hull(wanted: list[Formula], competitors: Mapping[Formula, float]) -> list[f
     from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 
     elements = {number for formula in wanted for number, _ in formula}
-    energies = {((number, 1),): 0.0 for number in elements}
+    energies: dict[Formula, float] = {((number, 1),): 0.0 for number in elements}
     for formula, energy in competitors.items():
         energies[formula] = min(energy, energies.get(formula, energy))
     entries = {
