@@ -21,7 +21,7 @@ from dao_ase.data.shards import ShardError
 from dao_ase.data.sources import open_source
 from dao_ase.data.store import CrystalStore
 
-AS_IS = BuildRules(min_atoms=1, max_atoms=1000, max_e_hull=float("inf"), deduplicate=False)
+AS_IS = BuildRules(min_atoms=1, max_atoms=1000, max_e_hull=None, deduplicate=False)
 
 
 def build_from(path, output, rules=AS_IS, workers=1):
@@ -38,7 +38,7 @@ def build_from(path, output, rules=AS_IS, workers=1):
 @pytest.mark.parametrize("niggli", [True, False])
 def test_crystals_are_kept_as_they_are(tmp_path, workers, niggli):
     source = write_npz(tmp_path / "a.npz", CRYSTALS, e_above_hull=[0.0, 0.1, np.nan, 2.0])
-    rules = BuildRules(1, 1000, float("inf"), deduplicate=False, niggli=niggli)
+    rules = BuildRules(1, 1000, None, deduplicate=False, niggli=niggli)
     store, left_out = build_from(source, tmp_path / "store", rules, workers)
     assert not left_out and store.ids.tolist() == list(CRYSTALS)
     assert store.num_atoms.tolist() == [len(one) for one in CRYSTALS.values()]
@@ -56,7 +56,7 @@ def test_left_handed_cells_become_right_handed_and_stay_the_same_crystal(tmp_pat
     left = Structure(matrix, structure.species, structure.frac_coords[:, [1, 0, 2]])
     assert np.linalg.det(matrix) < 0
     for niggli in (True, False):
-        rules = BuildRules(1, 1000, float("inf"), deduplicate=False, niggli=niggli)
+        rules = BuildRules(1, 1000, None, deduplicate=False, niggli=niggli)
         store, _ = build_from(write_npz(tmp_path / "a.npz", {"x": left}), tmp_path / f"{niggli}", rules)
         assert store[0].volume.item() > 0
         found = Structure(store[0].lattice[0].numpy(), store[0].atomic_numbers.tolist(), store[0].frac_coords.numpy())

@@ -60,10 +60,17 @@ def build(
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if as_is:
-        min_atoms, max_atoms, max_e_hull, deduplicate = 1, 100_000, float("inf"), False
+        min_atoms, max_atoms, deduplicate = 1, 100_000, False
     try:
         rules = BuildRules(
-            min_atoms, max_atoms, max_e_hull, energy_label, deduplicate, niggli, exclude, exclude_formula
+            min_atoms,
+            max_atoms,
+            None if as_is else max_e_hull,
+            energy_label,
+            deduplicate,
+            niggli,
+            exclude,
+            exclude_formula,
         )
         store = build_store([open_source(one, optimade_filter) for one in sources], output, rules, workers)
     except (OSError, ValueError) as error:

@@ -38,7 +38,7 @@ class BuildRules:
 
     min_atoms: int = 3
     max_atoms: int = 30
-    max_e_hull: float = 1.0  # eV/atom; crystals whose energy is unknown are kept
+    max_e_hull: float | None = 1.0  # eV/atom; crystals whose energy is unknown are kept
     energy_label: str = "formation_energy_per_atom"  # eV/atom; the hull is built from it where e_above_hull is missing
     deduplicate: bool = True
     niggli: bool = True
@@ -100,7 +100,8 @@ def _select(
     """Applies the rules that compare crystals, the cheap ones first."""
     selection = Selection(staged, staged.path, workers)
     others = [(tuple(map(tuple, formula)), energy) for note in notes for formula, energy in note["others"]]
-    selection.above_hull(rules.max_e_hull, rules.energy_label, others)
+    if rules.max_e_hull is not None:
+        selection.above_hull(rules.max_e_hull, rules.energy_label, others)
     if rules.deduplicate:
         selection.repeated_ids()
     if excluded:

@@ -35,7 +35,7 @@ class Selection:
         self.formulas: list[Formula] = [reduced_key(numbers.tolist()) for numbers in self._numbers[: len(staged)]]
 
     def above_hull(self, limit: float, energy_label: str, others: Sequence[tuple[Formula, float]] = ()) -> None:
-        """Leaves out what lies further above the hull (eV/atom) than ``limit``; builds the hull if there is a limit.
+        """Leaves out what lies further above the hull (eV/atom) than ``limit``; builds the hull where there is none.
 
         Published energies above the hull come first. Crystals with no energy at all are kept. ``others`` are formulas and
         energies (eV/atom) that belong on the hull though they are not in the set, for example cells that are too small.
@@ -44,7 +44,7 @@ class Selection:
         if "e_above_hull" in labels:
             self.e_above_hull = labels["e_above_hull"].copy()
         unknown = np.isnan(self.e_above_hull)
-        if unknown.any() and energy_label in labels and np.isfinite(limit):
+        if unknown.any() and energy_label in labels:
             energies = np.append(labels[energy_label], [energy for _, energy in others])
             logger.info("building convex hulls from %s of %d crystals", energy_label, np.isfinite(energies).sum())
             formulas = self.formulas + [formula for formula, _ in others]
