@@ -14,13 +14,15 @@ from dao_ase.composition import SYMBOLS
 from dao_ase.data.build import STABLE
 from dao_ase.data.store import CrystalStore
 
-HULL_EDGES = (0.0, 0.02, STABLE, 0.2, 0.5, 1.0)
+HULL_EDGES = [0.0, 0.02, STABLE, 0.2, 0.5, 1.0]
 """eV/atom."""
+VOLUME_EDGES = [float(edge) for edge in range(0, 61, 5)]
+"""Å³ per atom."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Counts of a store; histograms are (edges, counts), elements are counted once for each crystal that holds them."""
+    """Counts of a store; histograms are (lower edges, counts), elements are counted once for each crystal with them."""
 
     crystals: int
     atoms: int
@@ -52,8 +54,8 @@ def summarise(store: CrystalStore) -> Statistics:
         atoms=int(store.num_atoms.sum()),
         sources=dict(Counter(store.texts("source").tolist()).most_common()),
         num_atoms=(list(range(1, len(sizes))), sizes[1:].tolist()),
-        volume_per_atom=_histogram(np.abs(np.linalg.det(lattice)) / store.num_atoms, np.arange(0, 61, 5.0)),
-        e_above_hull=_histogram(hull[np.isfinite(hull)], np.array([*HULL_EDGES, np.inf])),
+        volume_per_atom=_histogram(np.abs(np.linalg.det(lattice)) / store.num_atoms, VOLUME_EDGES),
+        e_above_hull=_histogram(hull[np.isfinite(hull)], HULL_EDGES),
         stable=int((hull <= STABLE).sum()),
         energy_unknown=int(np.isnan(hull).sum()),
         num_elements={k: int(c) for k, c in enumerate(np.bincount(np.bincount(pairs[:, 0]))) if c},
@@ -108,6 +110,7 @@ def draw(statistics: Statistics, path: str | Path) -> None:
     ):
         panel.bar(_names_of(edges), counts, width=0.95)
         panel.set_title(title)
+        panel.tick_params(axis="x", rotation=45)
     panels["F"].bar(list(statistics.elements), list(statistics.elements.values()))
     panels["F"].set(title="crystals that hold each element", yscale="log", xlim=(-1, len(statistics.elements)))
     panels["F"].tick_params(axis="x", rotation=90, labelsize=7)
@@ -115,11 +118,10 @@ def draw(statistics: Statistics, path: str | Path) -> None:
     figure.savefig(path)
 
 
-def _histogram(values: np.ndarray, edges: np.ndarray) -> tuple[list[float], list[int]]:
-    """Counts between the edges; the last bin also takes what lies beyond."""
-    last = edges[-1]
-    counts, _ = np.histogram(np.minimum(values, last if np.isfinite(last) else np.inf), edges)
-    return edges.tolist(), counts.tolist()
+def _histogram(values: np.ndarray, edges: list[float]) -> tuple[list[float], list[int]]:
+    """Counts from each edge to the next; the last bin takes what lies beyond."""
+    counts, _ = np.histogram(values, [*edges, np.inf])
+    return edges, counts.tolist()
 
 
 def _row(name: str, count: int, total: int) -> str:
@@ -128,7 +130,7 @@ def _row(name: str, count: int, total: int) -> str:
 
 
 def _names_of(edges: list[float]) -> list[str]:
-    return [f"{a:g}–{b:g}" if np.isfinite(b) else f"> {a:g}" for a, b in pairwise(edges)]
+    return [*(f"{a:g}–{b:g}" for a, b in pairwise(edges)), f"> {edges[-1]:g}"]
 
 
 def _bars(edges: list[float], counts: list[int], total: int) -> list[str]:
