@@ -105,7 +105,7 @@ def test_equals_a_matcher_without_shortcuts_on_the_pool():
     for tolerances in (Tolerances(), EVALUATION):
         fast = tolerances.matcher()
         plain = StructureMatcher(tolerances.ltol, tolerances.stol, tolerances.angle_tol)
-        for cells in several[::25]:
+        for cells in several[::15]:
             for first in range(len(cells)):
                 for second in range(first):
                     pair = [

@@ -7,6 +7,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,16 @@ def parallel_map(function: Callable[..., Any], calls: Iterable[tuple], workers: 
     if workers <= 1:
         yield from (function(*call) for call in calls)
         return
+    try:
+        yield from _in_processes(function, calls, workers)
+    except BrokenProcessPool as error:
+        raise OSError(
+            "a worker process was killed, perhaps for lack of memory; what is finished is kept: run the command again, "
+            "with fewer workers if need be"
+        ) from error
+
+
+def _in_processes(function: Callable[..., Any], calls: Iterable[tuple], workers: int) -> Iterator[Any]:
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         pending: deque[Future] = deque()
         for call in calls:
