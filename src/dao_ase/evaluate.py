@@ -212,7 +212,7 @@ def is_charge_neutral(counts: tuple[tuple[str, float], ...]) -> bool:
 
 
 class _TimeOut(Exception):
-    pass
+    """Raised inside a pair that takes too long."""
 
 
 def _match_within(pair: tuple[Structure, Structure, float]) -> PairResult:
