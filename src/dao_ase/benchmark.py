@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from dao_ase.composition import Composition, reduced_key
 from dao_ase.data.sources import open_source, read
 from dao_ase.evaluate import PairResult, ReferenceResult, compare, summarise
 from dao_ase.generator import SEED_STRIDE, DAOGenerator
+from dao_ase.whole_files import write_json
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -83,9 +83,7 @@ def run_benchmark(
             bar.update(len(found))
             bar.set_postfix_str(f"matched {summarise(results).match_rate:.3f}")
     report = summarise(results).to_dict() | {"seconds": round(seconds, 1), "settings": settings}
-    temporary = folder / ".report.json.tmp"
-    temporary.write_text(json.dumps(report, indent=1))
-    os.replace(temporary, folder / "report.json")
+    write_json(folder / "report.json", report)
     plot_matches(results, [len(one) for one in reference], folder / "match.png")
     return report
 

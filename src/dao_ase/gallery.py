@@ -9,7 +9,6 @@ import html
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dao_ase.composition import Composition
 from dao_ase.evaluate import match
 from dao_ase.runs import SUMMARY
+from dao_ase.whole_files import write_text
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -51,7 +51,7 @@ def write_gallery(
     records += [_record(one, rank, rmse) for rank, (one, rmse) in enumerate(zip(structures, rmses, strict=True), 1)]
     shown = list(structures) if reference is None else [reference, *structures]
     data = {"structures": records, "elements": _elements(shown), "compared": reference is not None}
-    return _write(Path(path), _page(title or _title(structures), data))
+    return write_text(Path(path), _page(title or _title(structures), data))
 
 
 def read_run(directory: str | os.PathLike[str]) -> list[Structure]:
@@ -138,13 +138,3 @@ def _page(title: str, data: dict[str, Any]) -> str:
         name, _, rest = piece.partition("}}")
         text += parts[name] + rest
     return text
-
-
-def _write(path: Path, text: str) -> Path:
-    """The file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
-    return path

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dao_ase.composition import Composition
+from dao_ase.whole_files import write_json, write_text
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -41,7 +41,7 @@ class RunWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         self.interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-        self._write_whole(SUMMARY, json.dumps(self.summary(), indent=1))
+        write_json(self.folder / SUMMARY, self.summary())
         return self.interrupted
 
     def write(self, structures: list[Structure]) -> None:
@@ -53,7 +53,7 @@ class RunWriter:
         for structure in structures:
             formula = Composition.from_atomic_numbers(structure.atomic_numbers).formula
             name = f"{len(self.records) + 1:03d}_{formula}.cif"
-            self._write_whole(name, structure.to(fmt="cif"))
+            write_text(self.folder / name, structure.to(fmt="cif"))
             properties = {key: structure.properties[key] for key in KEPT if key in structure.properties}
             self.records.append({"file": name, "formula": formula, **properties})
             atoms = AseAtomsAdaptor.get_atoms(structure, msonable=False)
@@ -64,8 +64,3 @@ class RunWriter:
     def summary(self) -> dict[str, Any]:
         """Everything about the run but the geometries."""
         return {"structures": self.records, "refused": dict(self.refused), "interrupted": self.interrupted}
-
-    def _write_whole(self, name: str, text: str) -> None:
-        temporary = self.folder / f".{name}.tmp"
-        temporary.write_text(text)
-        os.replace(temporary, self.folder / name)

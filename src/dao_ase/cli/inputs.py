@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,13 +101,11 @@ def _write(path: Path, structures: Sequence[Atoms]) -> Path:
     """Writes under a temporary name first, so that no half-written file is ever read."""
     from ase.io import write
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    from dao_ase.whole_files import replacing
+
     try:
-        write(temporary, structures if len(structures) > 1 else structures[0])
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            write(temporary, structures if len(structures) > 1 else structures[0])
     except Exception as error:  # as for reading: each of ASE's formats has errors of its own
         raise click.ClickException(f"{path}: cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

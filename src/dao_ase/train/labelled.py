@@ -15,6 +15,7 @@ from torch import Tensor
 from dao_ase.composition import reduced_key
 from dao_ase.neighbors import Neighbors, Pairs, find_pairs
 from dao_ase.potential import Potential
+from dao_ase.whole_files import replacing
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,8 @@ class NeighborCache:
         if file is None or not file.exists():
             arrays = _find_all(frames, model)
             if file is not None:
-                np.savez(file.with_suffix(".tmp.npz"), allow_pickle=False, **arrays)
-                file.with_suffix(".tmp.npz").replace(file)
+                with replacing(file) as temporary:
+                    np.savez(temporary, allow_pickle=False, **arrays)
         else:
             with np.load(file, allow_pickle=False) as stored:
                 arrays = dict(stored)

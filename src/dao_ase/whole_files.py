@@ -1,0 +1,51 @@
+"""Files that appear under their name only when they are complete: a reader, or a kill, never meets half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` with its ending; what was written there takes its name when the block ends well.
+
+    >>> with replacing("out/note.txt") as temporary:
+    ...     _ = temporary.write_text("whole")
+    >>> Path("out/note.txt").read_text()
+    'whole'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Writes a text file in UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Writes a JSON-able value."""
+    return write_text(path, json.dumps(value, indent=1))
+
+
+def _flush(path: Path) -> None:
+    """Puts the bytes on the disk before the name, so that a crash of the machine leaves no empty file either."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
