@@ -12,7 +12,6 @@ from dao_ase.data.shards import (
     encode_texts,
     gather_atoms,
     open_shard,
-    write_atomically,
     write_shard,
 )
 
@@ -75,17 +74,6 @@ def test_any_other_file_is_refused(tmp_path_factory, content):
     path.write_bytes(content)
     with pytest.raises(ShardError):
         open_shard(path)
-
-
-def test_a_write_that_fails_leaves_nothing(tmp_path):
-    def fail(file):
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    (tmp_path / "a").write_bytes(b"old")
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(tmp_path / "a", fail)
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a", b"old")]
 
 
 @settings(deadline=None)

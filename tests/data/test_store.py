@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dao_ase.data.records import Record, pack
-from dao_ase.data.shards import ShardError, write_json, write_shard
+from dao_ase.data.shards import ShardError, write_shard
 from dao_ase.data.store import FORMAT, VERSION, CrystalStore
+from dao_ase.whole_files import write_json
 
 
 def make_record(number: int) -> Record:

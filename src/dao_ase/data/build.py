@@ -19,10 +19,11 @@ from dao_ase.composition import Composition, reduced_key
 from dao_ase.data.reading import Source, read
 from dao_ase.data.records import Record
 from dao_ase.data.selection import Selection
-from dao_ase.data.shards import open_shard, write_atomically, write_json, write_shard
+from dao_ase.data.shards import open_shard, write_shard
 from dao_ase.data.sources import open_source
 from dao_ase.data.staging import RowRules, stage
 from dao_ase.data.store import FORMAT, INDEX, VERSION, CrystalStore
+from dao_ase.whole_files import write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -122,5 +123,5 @@ def _finish(path: Path, selection: Selection, left_out: list[dict[str, Any]], ab
         write_shard(path / file, columns)
         entries.append({"file": file, "crystals": len(columns["num_atoms"]), "atoms": len(columns["atomic_numbers"])})
     lines = "".join(json.dumps(entry) + "\n" for entry in left_out)
-    write_atomically(path / "left_out.jsonl", lambda file: file.write(lines.encode()))
+    write_text(path / "left_out.jsonl", lines)
     write_json(path / INDEX, {"format": FORMAT, "version": VERSION, "shards": entries, **about})

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from dao_ase.data.shards import write_json
+from dao_ase.whole_files import write_json
 
 
 def parallel_map(function: Callable[..., Any], calls: Iterable[tuple], workers: int) -> Iterator[Any]:

@@ -18,14 +18,15 @@ Columns of a shard with C crystals and N atoms (lattice in Å, rows are the latt
 from __future__ import annotations
 
 import json
-import os
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
+from dao_ase.whole_files import replacing
 
 Columns = Mapping[str, np.ndarray]
 
@@ -36,25 +37,6 @@ _CHUNK = 1 << 22
 
 class ShardError(ValueError):
     """A shard that is missing, truncated, corrupt or not a shard."""
-
-
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file that appears under its name only when every byte is on the disk."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Writes a JSON file atomically."""
-    write_atomically(path, lambda file: file.write(json.dumps(value, indent=1).encode()))
 
 
 def write_shard(path: str | Path, columns: Columns, notes: Mapping[str, Any] | None = None) -> None:
@@ -75,12 +57,10 @@ def write_shard(path: str | Path, columns: Columns, notes: Mapping[str, Any] | N
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # data begin at a multiple of eight bytes, so that columns can be mapped
 
-    def write(file: BinaryIO) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for array in arrays.values():
             file.write(array.reshape(-1).view(np.uint8).data)
-
-    write_atomically(path, write)
 
 
 def open_shard(path: str | Path, verify: bool = True) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

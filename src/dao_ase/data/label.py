@@ -1,0 +1,222 @@
+"""Training labels for a potential: crystals, distorted in a controlled way, with a teacher's energy, forces and stress.
+
+A teacher is any ASE calculator, or CHGNet in batches. Frames are labelled in parts, each of which is a file as soon as it is
+done, so that a run that was killed continues; the same sources, rules and seed give the same frames.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from dao_ase.data.store import CrystalStore
+from dao_ase.whole_files import replacing, write_json
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.calculators.calculator import Calculator
+
+PART = 256
+"""Frames in one part: what a kill can cost."""
+
+
+class Label(NamedTuple):
+    """What a teacher says: energy per atom (eV), forces (eV/Å), stress (eV/Å³, ASE's sign)."""
+
+    energy_per_atom: float
+    forces: Float[np.ndarray, "atoms 3"]
+    stress: Float[np.ndarray, "3 3"]
+
+
+Teacher = Callable[[Sequence["Atoms"]], list["Label | None"]]
+"""Labels of some crystals; None where it has none to give."""
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """How a crystal is moved away from equilibrium; shares, sigmas and bounds of three kinds of frames.
+
+    ``kept`` of the frames stay as they are. Of the others, ``mild`` have atoms moved by 0.01 to 0.1 Å and cells strained by
+    0.5 or 1.5 %; the rest are moved by 0.05 to 0.5 Å, strained by 3 or 6 % and compressed or stretched by up to a quarter.
+    """
+
+    kept: float = 0.12
+    mild: float = 0.55
+    mild_displacement: tuple[float, float] = (0.01, 0.10)
+    mild_strain: tuple[float, ...] = (0.005, 0.015)
+    wild_displacement: tuple[float, float] = (0.05, 0.50)
+    wild_strain: tuple[float, ...] = (0.03, 0.06)
+    wild_volume: tuple[float, float] = (0.78, 1.25)
+
+    def __call__(self, atoms: Atoms, rng: np.random.Generator) -> tuple[Atoms, int]:
+        """A distorted copy, and its kind: 0 as it is, 1 mild, 2 wild."""
+        atoms, draw = atoms.copy(), rng.random()
+        if draw < self.kept:
+            return atoms, 0
+        mild = draw < self.kept + (1 - self.kept) * self.mild
+        low, high = self.mild_displacement if mild else self.wild_displacement
+        strain = rng.normal(0.0, rng.choice(self.mild_strain if mild else self.wild_strain), (3, 3))
+        scale = 1.0 if mild else rng.uniform(*self.wild_volume) ** (1 / 3)
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + (strain + strain.T) / 2) * scale, scale_atoms=True)
+        sigma = math.exp(rng.uniform(math.log(low), math.log(high)))
+        atoms.positions += rng.normal(0.0, sigma, (len(atoms), 3))
+        return atoms, 1 if mild else 2
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """Which frames are made, and which of them are kept."""
+
+    frames_per_crystal: int = 1
+    max_atoms: int = 32
+    max_crystals: int | None = None
+    max_force: float = 40.0  # eV/Å; beyond it the teacher is guessing
+    seed: int = 0
+    distortion: Distortion = field(default_factory=Distortion)
+
+
+def find_teacher(name: str) -> Teacher:
+    """The teacher of this name: ``chgnet``, or any calculator that ASE knows by name, with its default settings."""
+    if name == "chgnet":
+        return chgnet_teacher()
+    from ase.calculators.calculator import get_calculator_class
+
+    try:
+        return ase_teacher(get_calculator_class(name)())
+    except (ImportError, KeyError) as error:
+        raise ValueError(
+            f"there is no calculator {name!r}; name 'chgnet' or one that ASE knows, such as 'emt'"
+        ) from error
+
+
+def ase_teacher(calculator: Calculator) -> Teacher:
+    """Labels by any ASE calculator that has a stress, one crystal after the other."""
+
+    def label(frames: Sequence[Atoms]) -> list[Label | None]:
+        labels: list[Label | None] = []
+        for atoms in frames:
+            atoms.calc = calculator
+            labels.append(
+                Label(atoms.get_potential_energy() / len(atoms), atoms.get_forces(), atoms.get_stress(voigt=False))
+            )
+        return labels
+
+    return label
+
+
+def chgnet_teacher(batch_size: int = 16) -> Teacher:
+    """Labels by CHGNet 0.3.0 in batches (extra ``chgnet``); a crystal with an isolated atom gets none."""
+    from chgnet.model import CHGNet
+
+    model = CHGNet.load(verbose=False, use_device="cpu")
+
+    def label(frames: Sequence[Atoms]) -> list[Label | None]:
+        graphs = [_chgnet_graph(model, atoms) for atoms in frames]
+        known = [place for place, graph in enumerate(graphs) if graph is not None]
+        labels: list[Label | None] = [None] * len(frames)
+        if known:
+            found: Any = model.predict_graph([graphs[place] for place in known], task="efs", batch_size=batch_size)
+            for place, one in zip(known, found if isinstance(found, list) else [found], strict=True):
+                labels[place] = Label(float(one["e"]), one["f"], one["s"] / 160.21766208)
+        return labels
+
+    return label
+
+
+def _chgnet_graph(model: Any, atoms: Atoms) -> Any:
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    try:
+        return model.graph_converter(AseAtomsAdaptor.get_structure(atoms))
+    except ValueError:  # an isolated atom
+        return None
+
+
+def label_store(
+    store: CrystalStore,
+    teacher: Callable[[], Teacher],
+    output: str | Path,
+    rules: LabelRules | None = None,
+    *,
+    progress: bool = True,
+) -> dict[str, int]:
+    """Labels the crystals of a store and writes one npz file; returns counts of frames kept and left out.
+
+    The file holds ``n_atoms, numbers, frac_coords, lattice, parent_id, kind, energy_per_atom, forces, stress`` (eV, Å).
+    """
+    rules, output = rules or LabelRules(), Path(output)
+    places = np.flatnonzero(store.num_atoms <= rules.max_atoms)
+    places = np.random.default_rng(rules.seed).permutation(places)[: rules.max_crystals]
+    tasks = np.repeat(places, rules.frames_per_crystal)
+    parts = output.with_suffix(".parts")
+    _same_run(parts, rules, len(tasks))
+    missing = [first for first in range(0, len(tasks), PART) if not (parts / f"{first:08d}.npz").exists()]
+    label = teacher() if missing else None
+    done = len(tasks) - sum(len(tasks[first : first + PART]) for first in missing)
+    with tqdm(total=len(tasks), initial=done, disable=not progress, unit="frames") as bar:
+        for first in missing:
+            assert label is not None
+            chosen = tasks[first : first + PART]
+            arrays = _label_part(store, chosen, label, rules, np.random.default_rng([rules.seed, first]))
+            with replacing(parts / f"{first:08d}.npz") as temporary:
+                np.savez(temporary, allow_pickle=False, **arrays)
+            bar.update(len(chosen))
+    return _join([parts / f"{first:08d}.npz" for first in range(0, len(tasks), PART)], output, len(tasks))
+
+
+def _same_run(parts: Path, rules: LabelRules, frames: int) -> None:
+    """Raises `ValueError` where the parts in this folder were made by other rules."""
+    wanted = json.loads(json.dumps({"rules": asdict(rules), "frames": frames}))
+    note = parts / "rules.json"
+    if note.exists() and (found := json.loads(note.read_text())) != wanted:
+        raise ValueError(f"{str(parts)!r} holds parts of another run ({found}); remove it or name another output")
+    write_json(note, wanted)
+
+
+def _label_part(
+    store: CrystalStore, chosen: np.ndarray, label: Teacher, rules: LabelRules, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    from dao_ase.convert import to_atoms
+
+    ids = store.ids[chosen]
+    distorted = [rules.distortion(atoms, rng) for atoms in to_atoms(store.batch(chosen))]
+    frames = [atoms for atoms, _ in distorted]
+    labels = label(frames)
+    kept = [
+        place
+        for place, one in enumerate(labels)
+        if one is not None and np.isfinite(one.energy_per_atom) and np.abs(one.forces).max() <= rules.max_force
+    ]
+    found = [one for place in kept if (one := labels[place]) is not None]
+    empty = np.zeros((0, 3))
+    return {
+        "n_atoms": np.array([len(frames[place]) for place in kept], np.int32),
+        "numbers": np.concatenate([[], *(frames[place].numbers for place in kept)]).astype(np.uint8),
+        "frac_coords": np.concatenate([empty, *(frames[p].get_scaled_positions() for p in kept)]).astype(np.float32),
+        "lattice": np.array([frames[place].cell.array for place in kept], np.float32).reshape(-1, 3, 3),
+        "parent_id": np.array([ids[place] for place in kept], dtype=np.str_),
+        "kind": np.array([distorted[place][1] for place in kept], np.uint8),
+        "energy_per_atom": np.array([one.energy_per_atom for one in found], np.float64),
+        "forces": np.concatenate([empty, *(one.forces for one in found)]).astype(np.float32),
+        "stress": np.array([one.stress for one in found], np.float32).reshape(-1, 3, 3),
+    }
+
+
+def _join(parts: list[Path], output: Path, asked: int) -> dict[str, int]:
+    columns: dict[str, list[np.ndarray]] = {}
+    for part in parts:
+        with np.load(part, allow_pickle=False) as file:
+            for name in file.files:
+                columns.setdefault(name, []).append(file[name])
+    arrays = {name: np.concatenate(pieces) for name, pieces in columns.items()}
+    with replacing(output) as temporary:
+        np.savez(temporary, allow_pickle=False, **arrays)
+    return {"kept": len(arrays["n_atoms"]), "left out": asked - len(arrays["n_atoms"])}

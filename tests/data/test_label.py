@@ -1,0 +1,111 @@
+"""Labels: frames are what the rules say, labels are the teacher's, and a run that is killed continues to the same file."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.emt import EMT
+from click.testing import CliRunner
+from crystals import write_npz
+from pymatgen.core import Lattice, Structure
+
+import dao_ase.data.label as label_module
+from dao_ase.cli import main
+from dao_ase.data.build import BuildRules, build
+from dao_ase.data.label import Distortion, Label, LabelRules, ase_teacher, chgnet_teacher, label_store
+from dao_ase.data.sources import open_source
+
+METALS = {name: Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), [name], [[0, 0, 0]]) for name, a in
+          {"Cu": 3.61, "Al": 4.05, "Ni": 3.52, "Ag": 4.09}.items()}  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path):
+    rules = BuildRules(min_atoms=1, max_atoms=1000, max_e_hull=None, deduplicate=False)
+    return build([open_source(write_npz(tmp_path / "metals.npz", METALS))], tmp_path / "store", rules)
+
+
+def arrays(path):
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def test_labels_are_the_teachers(store, tmp_path):
+    rules = LabelRules(5, max_force=1e6)
+    counts = label_store(store, lambda: ase_teacher(EMT()), tmp_path / "labels.npz", rules, progress=False)
+    found = arrays(tmp_path / "labels.npz")
+    assert counts == {"kept": 20, "left out": 0} and set(found["kind"]) == {0, 1, 2}
+    ends = np.cumsum(found["n_atoms"])
+    for frame, (start, end) in enumerate(zip(ends - found["n_atoms"], ends, strict=True)):
+        atoms = Atoms(
+            found["numbers"][start:end],
+            scaled_positions=found["frac_coords"][start:end],
+            cell=found["lattice"][frame],
+            pbc=True,
+            calculator=EMT(),
+        )
+        assert atoms.get_potential_energy() / len(atoms) == pytest.approx(found["energy_per_atom"][frame], abs=1e-4)
+        np.testing.assert_allclose(atoms.get_forces(), found["forces"][start:end], rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(atoms.get_stress(voigt=False), found["stress"][frame], rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_done_is_not_done_again(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(label_module, "PART", 3)
+    label_store(store, lambda: ase_teacher(EMT()), tmp_path / "whole.npz", LabelRules(2), progress=False)
+    calls = []
+
+    def dies(frames):
+        calls.append(len(frames))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return ase_teacher(EMT())(frames)
+
+    with pytest.raises(KeyboardInterrupt):
+        label_store(store, lambda: dies, tmp_path / "again.npz", LabelRules(2), progress=False)
+    label_store(store, lambda: dies, tmp_path / "again.npz", LabelRules(2), progress=False)
+    assert calls == [3, 3, 3, 2]
+    for name, column in arrays(tmp_path / "whole.npz").items():
+        np.testing.assert_array_equal(column, arrays(tmp_path / "again.npz")[name])
+    with pytest.raises(ValueError, match="another run"):
+        label_store(store, lambda: dies, tmp_path / "again.npz", LabelRules(3), progress=False)
+
+
+def test_what_the_teacher_refuses_is_counted(store, tmp_path):
+    def refuses(frames):
+        return [None if "Al" in atoms.symbols else Label(0.0, 99.0 * atoms.positions, np.eye(3)) for atoms in frames]
+
+    rules = LabelRules(distortion=Distortion(kept=1.0))
+    assert label_store(store, lambda: refuses, tmp_path / "a.npz", rules, progress=False) == {"kept": 0, "left out": 4}
+
+
+def test_distortions_stay_within_their_bounds():
+    rng, atoms = np.random.default_rng(0), Atoms("Cu4", cell=[4, 4, 4], pbc=True, scaled_positions=np.eye(4, 3) / 2)
+    for _ in range(200):
+        frame, kind = Distortion()(atoms, rng)
+        ratio = frame.get_volume() / atoms.get_volume()
+        assert {0: ratio == 1.0, 1: 0.9 < ratio < 1.1, 2: 0.5 < ratio < 1.8}[kind]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # CHGNet's own
+def test_chgnet_in_batches_equals_its_calculator():
+    dynamics = pytest.importorskip("chgnet.model.dynamics")
+    atoms = Atoms(
+        "NaCl", cell=np.full((3, 3), 2.82) - 2.82 * np.eye(3), pbc=True, scaled_positions=[[0] * 3, [0.48] * 3]
+    )
+    lonely = Atoms("He", cell=[20, 20, 20], pbc=True)
+    label, nothing = chgnet_teacher()([atoms, lonely])
+    atoms.calc = dynamics.CHGNetCalculator(use_device="cpu")
+    assert nothing is None
+    assert label.energy_per_atom == pytest.approx(atoms.get_potential_energy() / 2, abs=1e-4)
+    np.testing.assert_allclose(label.forces, atoms.get_forces(), atol=1e-4)
+    np.testing.assert_allclose(label.stress, atoms.get_stress(voigt=False), atol=1e-5)
+
+
+def test_command_line(store, tmp_path):
+    output = tmp_path / "labels.npz"
+    result = CliRunner().invoke(main, ["data", "label", str(store.path), "-o", str(output), "--teacher", "emt"])
+    assert result.exit_code == 0 and f"frames in {output}" in result.output
+    result = CliRunner().invoke(main, ["data", "label", str(store.path), "-o", str(output), "--teacher", "nonsense"])
+    assert result.exit_code == 0, "what is finished needs no teacher"
+    output.with_suffix(".parts").joinpath("00000000.npz").unlink()
+    result = CliRunner().invoke(main, ["data", "label", str(store.path), "-o", str(output), "--teacher", "nonsense"])
+    assert result.exit_code == 1 and "no calculator 'nonsense'" in result.output
