@@ -18,19 +18,20 @@ LAYERS = [
     # what a crystal is
     ["whole_files", "torus", "lattice", "niggli", "radii", "symmetry", "composition", "crystals"],
     # atoms in and out, pairs, attention, noise
-    ["convert", "gates", "neighbors", "layers"],
+    ["convert", "gates", "neighbors", "layers", "page"],
     ["neighbor_attention", "processes"],
     ["data"],
     # DAO-G and DAO-P
     ["denoiser", "potential"],
     # forces, weights, the reverse loop
     ["derivatives", "checkpoint"],
+    ["stability"],
     ["guidance"],
     ["sampler"],
     # what acts on them
     ["verlet", "train", "espresso"],
     ["calculator", "relax", "evaluate", "runs"],
-    ["rank", "ase_plugin"],
+    ["rank", "ase_plugin", "simulate"],
     ["generator", "properties"],
     ["benchmark", "compare", "screen", "gallery", "doctor"],
     ["cli"],
@@ -40,7 +41,7 @@ entry, and inside it imports may go anywhere but in a circle."""
 
 PORTABLE = {
     *("torus", "lattice", "radii", "composition", "crystals", "layers", "neighbors", "neighbor_attention", "processes"),
-    *("denoiser", "potential", "derivatives", "checkpoint", "guidance", "sampler", "train", "whole_files"),
+    *("denoiser", "potential", "derivatives", "checkpoint", "stability", "guidance", "sampler", "train", "whole_files"),
 }
 """These train and sample on machines that have neither ase nor pymatgen."""
 PORTABLE_LIBRARIES = {"torch", "numpy", "safetensors", "jaxtyping", "tqdm"}

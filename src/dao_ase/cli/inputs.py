@@ -1,4 +1,4 @@
-"""Structure files in, structure files out: what the commands that act on crystals share."""
+"""Structure files in, structure files out, and values of options: what the commands share."""
 
 from __future__ import annotations
 
@@ -48,6 +48,40 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
         problems += [f"{name}: sites are partly occupied; give an ordered structure" for name in partial]
         inputs += [Input(name, atoms) for name, atoms in _named(path, frames) if name not in partial]
     return inputs, problems
+
+
+def read_structure(path: Path, index: int | None = None) -> Input:
+    """The one structure of a file, or its frame ``index``; anything else is an error that says what to do."""
+    inputs, problems = read_structures([path])
+    if problems and (index is None or not inputs):
+        raise click.ClickException("\n".join(problems))
+    if index is None:
+        if len(inputs) > 1:
+            raise click.ClickException(f"{path}: holds {len(inputs)} structures; choose one with --index")
+        return inputs[0]
+    try:
+        return inputs[index]
+    except IndexError as error:
+        raise click.ClickException(f"{path}: has no structure {index}; it holds {len(inputs)}") from error
+
+
+def read_crystal(path: Path, index: int | None = None) -> tuple[Input, Crystals]:
+    """As `read_structure`, for a structure that must be a crystal."""
+    one = read_structure(path, index)
+    taken, crystals, problems = as_crystals([one])
+    if not taken:
+        raise click.ClickException(problems[0])
+    return one, crystals[0]
+
+
+def results_folder(output: Path | None, source: Path, kind: str) -> Path:
+    """The folder for results: the one asked for, or ``NAME_kind`` here for a file NAME.cif."""
+    folder = output if output is not None else Path(f"{source.stem}_{kind}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"{folder}: no folder for results can be made there: {error}") from error
+    return folder
 
 
 def _named(path: Path, frames: Sequence[Atoms]) -> list[tuple[str, Atoms]]:
@@ -109,3 +143,13 @@ def _write(path: Path, structures: Sequence[Atoms]) -> Path:
     except Exception as error:  # as for reading: each of ASE's formats has errors of its own
         raise click.ClickException(f"{path}: cannot be written: {error}") from error
     return path
+
+
+def parse_formula_units(text: str) -> str | tuple[int, ...]:
+    """The value of ``--formula-units``: numbers, or "auto"."""
+    if text == "auto":
+        return text
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--formula-units is {text!r}; give a number, a list like 1,2,4, or 'auto'") from None

@@ -1,0 +1,247 @@
+"""Molecular dynamics with ASE's integrators, written to a trajectory from which a run is continued.
+
+    NVE  velocity Verlet                          energy is conserved
+    NVT  Langevin, x″ = F/m − x′/τ + noise        a thermostat with memory τ
+    NPT  Martyna, Tobias and Klein, isotropic     the volume moves, the shape of the cell stays
+
+The trajectory is the only record: it holds the settings and, every ``interval`` steps, the atoms with their momenta,
+energy, forces and stress. What a table or a plot shows is read from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import Calculator
+from ase.io.trajectory import Trajectory
+from ase.md.md import MolecularDynamics
+from numpy.typing import NDArray
+
+from dao_ase.relax import GPA, MAX_FORCE
+
+ENSEMBLES = ("nve", "nvt", "npt")
+MAX_TEMPERATURE = 1e5
+"""K; beyond it no crystal is left, and the run is taken for a blow-up."""
+
+
+class BlowUpError(RuntimeError):
+    """A run that cannot go on; its trajectory ends with the last good frame."""
+
+
+@dataclass(frozen=True)
+class DynamicsSettings:
+    """How to run: temperature in K, time in fs, pressure in GPa; a frame is kept every ``interval`` steps."""
+
+    ensemble: str = "nvt"
+    temperature: float = 300.0
+    timestep: float = 1.0
+    pressure: float = 0.0
+    damping: float = 100.0
+    interval: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.ensemble not in ENSEMBLES:
+            raise ValueError(f"the ensemble {self.ensemble!r} is none of {', '.join(ENSEMBLES)}")
+        if self.temperature < 0 or (self.temperature == 0 and self.ensemble != "nve"):
+            raise ValueError(f"the temperature is {self.temperature} K; a thermostat needs a positive one")
+        for name in ("timestep", "damping", "interval"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.pressure and self.ensemble != "npt":
+            raise ValueError(f"a pressure of {self.pressure} GPa needs the ensemble npt, not {self.ensemble}")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One frame in numbers: time (ps), energies (eV), temperature (K), volume (Å³), pressure (GPa, with the kinetic part).
+
+    A volume of 0 means that the atoms have none; then the pressure is not a number.
+    """
+
+    step: int
+    time: float
+    potential: float
+    kinetic: float
+    temperature: float
+    volume: float
+    pressure: float
+
+    @property
+    def total(self) -> float:
+        """The sum of potential and kinetic energy (eV)."""
+        return self.potential + self.kinetic
+
+
+def run_dynamics(
+    atoms: Atoms, calculator: Calculator, steps: int, path: str | Path, settings: DynamicsSettings | None = None
+) -> Iterator[Observation]:
+    """Runs until step ``steps``, writes every frame to ``path`` (.traj) and yields its numbers; continues what is there.
+
+    Velocities are drawn at the temperature, without drift, unless the atoms have momenta. A run of the same atoms and
+    settings that is already in ``path`` goes on from its last frame: exactly in the ensemble nve, with new random numbers
+    in nvt, with a rested barostat in npt. `BlowUpError` says that the atoms flew apart; what is written stays.
+    """
+    settings = settings or DynamicsSettings()
+    if steps % settings.interval:
+        raise ValueError(f"{steps} steps are not a multiple of the {settings.interval} steps between frames")
+    moving, done = _resume(Path(path), atoms, settings) if Path(path).exists() else (_prepare(atoms, settings), -1)
+    moving.calc = calculator
+    if settings.ensemble == "npt" and not moving.pbc.all():
+        raise ValueError(f"pbc is {moving.pbc.tolist()}; a pressure needs a cell that is periodic in three directions")
+    kept = ["energy", "forces", *(["stress"] if _volume(moving) else [])]
+    with Trajectory(path, "a" if done >= 0 else "w", properties=kept) as file:
+        if done < 0:
+            moving.get_potential_energy()
+            file.set_description({"dynamics": asdict(settings)})
+            file.write(moving)
+            yield observe(moving, 0, settings)
+        integrator = _integrator(moving, settings, max(done, 0))
+        for frame in range(max(done, 0) + 1, steps // settings.interval + 1):
+            _advance(integrator, moving, settings.interval, frame * settings.interval)
+            file.write(moving)
+            yield observe(moving, frame * settings.interval, settings)
+
+
+def read_dynamics(path: str | Path) -> tuple[DynamicsSettings, list[Observation]]:
+    """The settings of a trajectory that `run_dynamics` wrote, and the numbers of its frames."""
+    with Trajectory(path) as file:
+        settings = _settings_of(path, file.description)
+        return settings, [observe(atoms, frame * settings.interval, settings) for frame, atoms in enumerate(file)]
+
+
+def observe(atoms: Atoms, step: int, settings: DynamicsSettings) -> Observation:
+    """The numbers of atoms that have results."""
+    volume, pressure = _volume(atoms), np.nan
+    if volume:
+        pressure = -float(atoms.get_stress(include_ideal_gas=True)[:3].mean()) * GPA
+    return Observation(
+        step,
+        step * settings.timestep / 1000,
+        float(atoms.get_potential_energy()),
+        float(atoms.get_kinetic_energy()),
+        float(atoms.get_temperature()),
+        volume,
+        pressure,
+    )
+
+
+def summarise(observations: list[Observation], num_atoms: int) -> dict[str, Any]:
+    """Means and spreads of a run, and the drift of the total energy: the slope of a line through it (meV/atom/ps)."""
+    columns = {
+        name: np.array([getattr(one, name) for one in observations])
+        for name in ("time", "potential", "total", "temperature", "volume", "pressure")
+    }
+    per_atom = 1e3 * columns["total"] / num_atoms
+    long_enough = len(observations) > 2
+    summary: dict[str, Any] = {
+        "frames": len(observations),
+        "steps": observations[-1].step,
+        "time_ps": observations[-1].time,
+        "total_energy_drift_meV_atom_ps": float(np.polyfit(columns["time"], per_atom, 1)[0]) if long_enough else None,
+        "total_energy_change_meV_atom": float(per_atom[-1] - per_atom[0]),
+    }
+    for name in ("potential", "temperature", "volume", "pressure"):
+        known = np.isfinite(columns[name]).all() and bool(
+            columns["volume"].all() or name in ("potential", "temperature")
+        )
+        summary[name] = {"mean": float(columns[name].mean()), "std": float(columns[name].std())} if known else None
+    return summary
+
+
+def _volume(atoms: Atoms) -> float:
+    """The volume of the cell (Å³), 0 where there is none."""
+    volume = abs(float(np.linalg.det(atoms.cell.array)))
+    return volume if volume > 1e-6 else 0.0
+
+
+def _prepare(atoms: Atoms, settings: DynamicsSettings) -> Atoms:
+    moving = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc, tags=atoms.get_tags())
+    moving.set_masses(atoms.get_masses())
+    moving.set_constraint(atoms.constraints)
+    if atoms.has("momenta"):
+        moving.set_momenta(atoms.get_momenta())
+    else:
+        moving.set_momenta(_draw_momenta(moving.get_masses(), settings))
+    return moving
+
+
+def _draw_momenta(masses: NDArray[np.float64], settings: DynamicsSettings) -> NDArray[np.float64]:
+    """Maxwell and Boltzmann's: p ~ √(m kT) N(0, 1), less the motion of the whole."""
+    rng = np.random.default_rng(settings.seed)
+    momenta = np.sqrt(masses * units.kB * settings.temperature)[:, None] * rng.normal(size=(len(masses), 3))
+    return momenta - masses[:, None] * momenta.sum(0) / masses.sum()
+
+
+def _resume(path: Path, atoms: Atoms, settings: DynamicsSettings) -> tuple[Atoms, int]:
+    """The last frame of a trajectory and its place, if it is of the same run."""
+    try:
+        opened = Trajectory(path)
+    except OSError as error:
+        raise ValueError(f"{path} is no trajectory that can be continued ({error}); delete it to begin anew") from error
+    with opened as file:
+        known = _settings_of(path, file.description)
+        if not len(file):
+            raise ValueError(f"{path} holds no frame; delete it to begin anew")
+        last, place = file[-1], len(file) - 1
+    changed = [name for name, value in asdict(settings).items() if value != getattr(known, name)]
+    if changed:
+        raise ValueError(
+            f"{path} holds a run with other settings ({', '.join(f'{n} {getattr(known, n)}' for n in changed)}); "
+            "give these, or write elsewhere"
+        )
+    if not np.array_equal(last.numbers, atoms.numbers):
+        raise ValueError(
+            f"{path} holds a run of {last.get_chemical_formula()}, not of {atoms.get_chemical_formula()}; write elsewhere"
+        )
+    return last, place
+
+
+def _settings_of(path: str | Path, description: Any) -> DynamicsSettings:
+    stored = (description or {}).get("dynamics")
+    if stored is None:
+        raise ValueError(f"{path} is a trajectory, but not one of molecular dynamics with dao-ase; write elsewhere")
+    return DynamicsSettings(**stored)
+
+
+def _integrator(atoms: Atoms, settings: DynamicsSettings, done: int) -> MolecularDynamics:
+    step, temperature = settings.timestep * units.fs, settings.temperature
+    if settings.ensemble == "nve":
+        from ase.md.verlet import VelocityVerlet
+
+        return VelocityVerlet(atoms, step)
+    if settings.ensemble == "nvt":
+        from ase.md.langevin import Langevin
+
+        rng = np.random.default_rng([settings.seed, done])  # a continued run must not see the same noise again
+        friction = 1 / (settings.damping * units.fs)
+        return Langevin(atoms, step, temperature_K=temperature, friction=friction, rng=rng, fixcm=False)
+    from ase.md.nose_hoover_chain import IsotropicMTKNPT
+
+    return IsotropicMTKNPT(
+        atoms,
+        step,
+        temperature_K=temperature,
+        pressure_au=settings.pressure * units.GPa,
+        tdamp=settings.damping * units.fs,
+        pdamp=10 * settings.damping * units.fs,
+    )
+
+
+def _advance(integrator: MolecularDynamics, atoms: Atoms, steps: int, end: int) -> None:
+    """Some steps; an error that says where the run blew up."""
+    place = f"between step {end - steps} and {end}"
+    try:
+        integrator.run(steps)
+    except ValueError as error:  # what the calculator says of positions that have no energy
+        raise BlowUpError(f"blew up {place}: {error}") from error
+    force, temperature = float(np.abs(atoms.get_forces()).max()), atoms.get_temperature()
+    if not (np.isfinite(force) and force < MAX_FORCE and temperature < MAX_TEMPERATURE):
+        raise BlowUpError(
+            f"blew up {place}: {temperature:.3g} K, largest force {force:.3g} eV/Å; a smaller timestep may help"
+        )

@@ -1,0 +1,119 @@
+"""Molecular dynamics: what must be conserved is, what is written can be continued, what flies apart is told."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from dao_ase.calculator import DAOCalculator
+from dao_ase.simulate.dynamics import BlowUpError, DynamicsSettings, read_dynamics, run_dynamics, summarise
+from named import MorsePotential
+
+ARGON = bulk("Ar", "fcc", a=4.1, cubic=True)
+
+
+def calculator() -> DAOCalculator:
+    return DAOCalculator(MorsePotential(depth=0.05, distance=2.9), dtype="float64")
+
+
+def run(path, steps, atoms=ARGON, **settings):
+    return list(run_dynamics(atoms, calculator(), steps, path, DynamicsSettings(**settings)))
+
+
+def test_energy_is_conserved_and_the_trajectory_says_the_same(tmp_path):
+    seen = run(tmp_path / "a.traj", 200, ensemble="nve", temperature=100, timestep=2)
+    assert [one.step for one in seen] == list(range(0, 201, 10))
+    assert seen[-1].time == pytest.approx(0.4)
+    assert np.ptp([one.total for one in seen]) / len(ARGON) < 1e-3
+    settings, read = read_dynamics(tmp_path / "a.traj")
+    assert settings == DynamicsSettings("nve", 100, 2)
+    assert read == seen
+    summary = summarise(seen, len(ARGON))
+    assert summary["time_ps"] == pytest.approx(0.4)
+    assert abs(summary["total_energy_drift_meV_atom_ps"]) < 1
+    assert summary["volume"]["mean"] == pytest.approx(ARGON.get_volume())
+
+
+def test_a_continued_run_equals_one_that_was_not_interrupted(tmp_path):
+    settings = {"ensemble": "nve", "temperature": 200}
+    whole = run(tmp_path / "whole.traj", 60, **settings)
+    first = run(tmp_path / "parts.traj", 20, **settings)
+    with open(tmp_path / "parts.traj", "ab") as file:
+        file.write(b"half a frame, because the machine went down")
+    second = run(tmp_path / "parts.traj", 60, **settings)
+    assert [one.step for one in [*first, *second]] == [one.step for one in whole]
+    assert np.allclose([one.total for one in [*first, *second]], [one.total for one in whole], atol=1e-10)
+    assert len(read_dynamics(tmp_path / "parts.traj")[1]) == 7
+    assert run(tmp_path / "parts.traj", 60, **settings) == []
+
+
+def test_thermostat_and_barostat_reach_their_targets(tmp_path):
+    atoms = ARGON * (2, 2, 1)
+    warm = run(tmp_path / "nvt.traj", 240, atoms, ensemble="nvt", temperature=150, damping=40, timestep=4, interval=4)
+    assert np.mean([one.temperature for one in warm[20:]]) == pytest.approx(150, rel=0.25)
+    pressed = run(tmp_path / "npt.traj", 240, atoms, ensemble="npt", temperature=50, pressure=1, damping=40, timestep=4)
+    assert np.mean([one.pressure for one in pressed[8:]]) == pytest.approx(1.0, abs=0.5)
+    assert pressed[-1].volume != pressed[0].volume
+
+
+def test_a_continued_thermostat_draws_new_noise(tmp_path):
+    first = run(tmp_path / "a.traj", 20)
+    second = run(tmp_path / "a.traj", 40)
+    assert len({one.kinetic for one in [*first, *second]}) == 5
+
+
+def test_molecules_have_no_pressure_and_no_npt(tmp_path):
+    water = molecule("H2O")
+    seen = run(tmp_path / "a.traj", 10, water, temperature=50)
+    assert np.isnan(seen[-1].pressure)
+    assert summarise(seen, 3)["pressure"] is None
+    with pytest.raises(ValueError, match="periodic in three directions"):
+        run(tmp_path / "b.traj", 10, water, ensemble="npt")
+
+
+def test_blow_up_keeps_what_was_good(tmp_path):
+    close = Atoms("Ar2", positions=[[0, 0, 0], [3.0, 0, 0]], cell=20 * np.eye(3), pbc=True)
+    with pytest.raises(BlowUpError, match="blew up between step 10 and 20"):
+        list(run_dynamics(close, _Exploding(20), 100, tmp_path / "a.traj", DynamicsSettings("nve", timestep=1.0)))
+    assert [one.step for one in read_dynamics(tmp_path / "a.traj")[1]] == [0, 10]
+
+
+class _Exploding(DAOCalculator):
+    """Forgets what a force is after some calls."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__(MorsePotential(), dtype="float64")
+        self.calls = calls
+
+    def calculate(self, *arguments, **settings):
+        super().calculate(*arguments, **settings)
+        self.calls -= 1
+        if self.calls < 0:
+            self.results["forces"] = self.results["forces"] * 1e6 + 1e6
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"ensemble": "nph"}, "none of nve"),
+        ({"temperature": -1.0}, "thermostat needs a positive one"),
+        ({"timestep": 0.0}, "timestep is 0.0; it must be positive"),
+        ({"pressure": 1.0}, "needs the ensemble npt"),
+    ],
+)
+def test_bad_settings_are_refused(settings, reason):
+    with pytest.raises(ValueError, match=reason):
+        DynamicsSettings(**settings)
+
+
+def test_another_run_is_not_continued(tmp_path):
+    run(tmp_path / "a.traj", 10)
+    with pytest.raises(ValueError, match=r"other settings \(temperature 300\.0\)"):
+        run(tmp_path / "a.traj", 20, temperature=400.0)
+    with pytest.raises(ValueError, match="not of Cu4"):
+        run(tmp_path / "a.traj", 20, bulk("Cu", cubic=True))
+    with pytest.raises(ValueError, match="not a multiple"):
+        run(tmp_path / "b.traj", 15)
+    (tmp_path / "c.traj").write_text("no trajectory")
+    with pytest.raises(ValueError, match="delete it to begin anew"):
+        run(tmp_path / "c.traj", 10)

@@ -1,0 +1,125 @@
+"""dao-ase md, eos and phonons: files, JSON, plots, and what happens to bad input."""
+
+import csv
+import json
+
+import pytest
+from ase.build import bulk, molecule
+from ase.io import read, write
+from click.testing import CliRunner
+
+from dao_ase.cli import main
+from dao_ase.simulate import dynamics
+from named import rattled
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("salt.cif", bulk("NaCl", "rocksalt", a=5.7))
+    write("two.extxyz", [bulk("Cu"), bulk("NaCl", "rocksalt", a=5.7)])
+    write("water.xyz", molecule("H2O"))
+    return tmp_path
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_equation_of_state_of_salt(folder):
+    done = run("eos", "two.extxyz", "--index", 1, "--points", 5, "--json", "-o", "out")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found == json.loads((folder / "out" / "eos.json").read_text())
+    assert found["formula"] == "ClNa"
+    assert found["bulk_modulus_GPa"] > 0
+    rows = list(csv.DictReader((folder / "out" / "eos.csv").read_text().splitlines()))
+    assert [float(row["volume_A3"]) for row in rows] == pytest.approx(found["volumes"])
+    assert (folder / "out" / "eos.png").stat().st_size > 5000
+    assert "GPa" in run("eos", "salt.cif", "--points", 5).stdout
+    assert (folder / "salt_eos" / "eos.png").exists()
+
+
+def test_phonons_of_salt(folder):
+    pytest.importorskip("phonopy", reason='needs phonopy: pip install "dao-ase[phonons]"')
+    done = run("phonons", "salt.cif", "--supercell", 2, 2, 2, "--mesh", 15, "--fmax", 0.001, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert len(found["gamma_THz"]) == 6
+    assert found["displacements"] == 2
+    names = {path.name for path in (folder / "salt_phonons").iterdir()}
+    assert names == {"phonons.json", "phonons.png", "thermal.csv", "phonopy_params.yaml"}
+    import phonopy
+
+    again = phonopy.load(folder / "salt_phonons" / "phonopy_params.yaml", log_level=0)
+    again.run_qpoints([[0, 0, 0]])
+    assert sorted(again.qpoints.frequencies[0]) == pytest.approx(found["gamma_THz"], abs=0.02)
+
+
+def test_dynamics_go_on_where_they_stopped(folder, monkeypatch):
+    settings = ["salt.cif", "--supercell", 2, 1, 1, "--interval", 2, "--json", "-o", "out", "--temperature", 200]
+    real, frames = dynamics.run_dynamics, []
+
+    def stopping(*arguments):
+        for seen in real(*arguments):
+            frames.append(seen)
+            yield seen
+            if len(frames) == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(dynamics, "run_dynamics", stopping)
+    stopped = run("md", *settings, "--steps", 10)
+    assert stopped.exit_code == 1
+    assert "the same command continues" in stopped.stderr
+    assert json.loads(stopped.stdout)["steps"] == 4
+    monkeypatch.setattr(dynamics, "run_dynamics", real)
+    ended = run("md", *settings, "--steps", 10)
+    assert ended.exit_code == 0, ended.output
+    report = json.loads(ended.stdout)
+    assert (report["atoms"], report["steps"], report["frames"]) == (4, 10, 6)
+    assert len(read(folder / "out" / "md.traj", ":")) == 6
+    rows = list(csv.DictReader((folder / "out" / "md.csv").read_text().splitlines()))
+    assert [int(row["step"]) for row in rows] == [0, 2, 4, 6, 8, 10]
+    assert (folder / "out" / "md.png").stat().st_size > 5000
+    other = run("md", *settings, "--steps", 10, "--temperature", 500)
+    assert other.exit_code == 1
+    assert "other settings (temperature 200.0)" in other.output
+
+
+def test_a_molecule_moves_but_has_no_bulk_modulus(folder):
+    done = run("md", "water.xyz", "--steps", 10)
+    assert done.exit_code == 0, done.output
+    assert "pressure" not in done.stdout
+    for command in ("eos", "phonons"):
+        refused = run(command, "water.xyz")
+        assert refused.exit_code == 1
+        assert "not periodic in three directions" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["eos", "two.extxyz"], "holds 2 structures; choose one with --index"),
+        (["eos", "two.extxyz", "--index", 5], "has no structure 5; it holds 2"),
+        (["eos", "missing.cif"], "not a structure file"),
+        (["eos", "salt.cif", "--points", 3], "at least 5"),
+        (["phonons", "salt.cif", "--steps", 0], "could not be relaxed first"),
+        (["phonons", "salt.cif", "--no-relax", "--supercell", 0, 1, 1], "three positive whole numbers"),
+        (["md", "salt.cif", "--steps", 15], "not a multiple"),
+        (["md", "salt.cif", "--pressure", 2], "needs the ensemble npt"),
+        (["md", "salt.cif", "--supercell", 0, 1, 1], "three positive whole numbers"),
+        (["md", "salt.cif", "--model", "no.safetensors"], "no weight file"),
+    ],
+)
+def test_bad_input_is_said_plainly(folder, arguments, reason):
+    done = run(*arguments)
+    assert done.exit_code == 1
+    assert reason in done.output
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+
+
+def test_rattled_is_relaxed_first(folder):
+    write("bent.cif", rattled(bulk("NaCl", "rocksalt", a=5.7), 0.02))
+    done = run("eos", "bent.cif", "--points", 5, "--json", "--fmax", 0.01)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["left_out"] == []
