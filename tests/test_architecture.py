@@ -30,10 +30,10 @@ LAYERS = [
     ["sampler"],
     # what acts on them
     ["verlet", "train", "espresso"],
-    ["calculator", "relax", "evaluate", "runs"],
+    ["calculator", "relax", "evaluate", "runs", "database"],
     ["rank", "ase_plugin", "simulate"],
-    ["generator", "properties"],
-    ["benchmark", "compare", "screen", "gallery", "doctor"],
+    ["generator", "properties", "phase_diagram"],
+    ["benchmark", "compare", "screen", "hull_plot", "gallery", "doctor"],
     ["cli"],
 ]
 """Rows from the ground up. A module imports only from rows below its own; a package (``data``, ``train``, ``cli``) is one

@@ -142,12 +142,28 @@ class DAOGenerator(MSONable):
         one of each group of equal structures; ``symmetrize`` moves atoms onto the symmetry found within 0.1 Å. The same
         seed gives the same structures.
         """
+        groups = self.groups(
+            composition, n, formula_units=formula_units, seed=seed, max_atoms=max_atoms, progress=progress
+        )
+        finish = {"relax": relax, "rank": rank, "deduplicate": deduplicate, "symmetrize": symmetrize}
+        return [one for group in groups for one in self.finish(group, **finish, progress=progress)]
+
+    def groups(
+        self,
+        composition: Any,
+        n: int,
+        *,
+        formula_units: int | Sequence[int] | str = 1,
+        seed: int = 0,
+        max_atoms: int | None = None,
+        progress: bool = False,
+    ) -> list[list[Structure]]:
+        """Like `generate`, unranked: one list of structures for each composition, all sampled together."""
         groups: list[list[Structure]] = [[] for _ in _as_list(composition)]
         requests = self._requests(composition, n, formula_units, seed, max_atoms)
         for request, structure in self._accepted(requests, n, progress):
             groups[request.group].append(structure)
-        finish = {"relax": relax, "rank": rank, "deduplicate": deduplicate, "symmetrize": symmetrize}
-        return [one for group in groups for one in self.finish(group, **finish, progress=progress)]
+        return groups
 
     def stream(
         self,

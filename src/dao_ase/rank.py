@@ -59,15 +59,21 @@ def by_energy(structures: list[Structure]) -> list[Structure]:
 
 
 def relax_structures(
-    structures: list[Structure], *, fmax: float = 0.05, steps: int = 200, progress: bool = False
+    structures: list[Structure],
+    *,
+    fmax: float = 0.05,
+    steps: int = 200,
+    progress: bool = False,
+    potential: Potential | None = None,
 ) -> list[Structure]:
     """Structures relaxed with DAO-P, atoms and cell, until forces are below ``fmax`` (eV/Å) or ``steps`` are made.
 
+    ``potential`` is another DAO-P than the installed one.
     ``properties`` gain ``energy_per_atom`` (eV), ``converged`` and ``relax_steps``. What cannot be relaxed stays as it is.
     """
     from tqdm import tqdm
 
-    potential = installed_potential()
+    potential = potential or installed_potential()
     if potential is None:
         raise CheckpointError("relaxing needs the weights of DAO-P, which this installation does not carry")
     crystals = from_structures(structures)

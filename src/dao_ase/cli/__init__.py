@@ -14,7 +14,21 @@ import click
 
 from dao_ase import __version__
 
-COMMANDS = ("generate", "relax", "energy", "md", "eos", "phonons", "gallery", "evaluate", "train", "data", "doctor")
+COMMANDS = (
+    "generate",
+    "relax",
+    "energy",
+    "md",
+    "eos",
+    "phonons",
+    "screen",
+    "hull",
+    "gallery",
+    "evaluate",
+    "train",
+    "data",
+    "doctor",
+)
 """In the order in which ``dao-ase --help`` lists them: what a user needs first comes first."""
 
 

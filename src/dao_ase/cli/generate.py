@@ -58,6 +58,7 @@ def generate(
     """
     import json
 
+    from dao_ase.cli.inputs import parse_formula_units
     from dao_ase.generator import DAOGenerator
     from dao_ase.runs import RunWriter
 
@@ -66,7 +67,7 @@ def generate(
         raise click.UsageError("name at least one formula, for example: dao-ase generate CsV3Sb5")
     try:
         generator = DAOGenerator(weights, device=device, steps=steps)
-        units = _formula_units(formula_units)
+        units = parse_formula_units(formula_units)
         for formula in wanted:  # refuse everything that is wrong before the work begins
             generator.cells(formula, number, units, max_atoms)
         finish = {"relax": relax, "deduplicate": deduplicate, "symmetrize": symmetrize}
@@ -110,15 +111,6 @@ def _chunks(generator: DAOGenerator, made: Iterator, finish: dict[str, bool]) ->
 def _read_formulas(files: tuple[Path, ...]) -> list[str]:
     lines = [line.split("#")[0].strip() for file in files for line in file.read_text().splitlines()]
     return [line for line in lines if line]
-
-
-def _formula_units(text: str) -> Any:
-    if text == "auto":
-        return text
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--formula-units is {text!r}; give a number, a list like 1,2,4, or 'auto'") from None
 
 
 def _table(records: list[dict[str, Any]], output: Path, most: int = 20) -> str:

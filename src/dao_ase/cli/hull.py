@@ -1,0 +1,82 @@
+"""``dao-ase hull``: the convex hull of a chemical system."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from dao_ase.phase_diagram import Hull, Phase
+
+
+@click.command()
+@click.argument("candidates", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("--references", multiple=True, type=click.Path(exists=True, path_type=Path),
+              help="Known phases: a CSV (composition, energy_per_atom), pymatgen entries, structures. Repeatable.")  # fmt: skip
+@click.option("--system", help="Elements, like Cs-V-Sb. Default: the candidates', if they are of one system.")
+@click.option("--recompute", is_flag=True, help="Relax the references' structures, for energies on DAO-P's scale.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Picture to write: png, svg, pdf.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def hull(
+    candidates: tuple[Path, ...], references: tuple[Path, ...], system: str | None, recompute: bool, plot: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Draw the hull of a chemical system and print each phase's energy above it.
+
+    CANDIDATES are folders of `dao-ase screen` or `dao-ase generate`; they count as phases, as the references do. Each
+    element needs a phase: among the references, or screened like any composition.
+    """
+    from dao_ase.gallery import read_run
+    from dao_ase.hull_plot import plot_hull
+    from dao_ase.phase_diagram import Hull, phases_of, read_phases
+
+    try:
+        phases = [phase for run in candidates for phase in phases_of(read_run(run), run.name)]
+        phases += read_phases(references, recompute)
+        found = Hull(_system(system, phases), phases)
+        rows = found.ordered()
+        if plot is not None:
+            plot_hull(found, plot)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps([_values(phase, above) for phase, above in rows], indent=1))
+    else:
+        click.echo(_table(found, rows))
+        if plot is not None:
+            click.echo(plot)
+
+
+def _system(asked: str | None, phases: list[Phase]) -> list[str]:
+    from dao_ase.phase_diagram import systems_of
+
+    if asked is not None:
+        return [symbol.strip() for symbol in asked.split("-")]
+    systems = systems_of([phase for phase in phases if phase.candidate] or phases)
+    if len(systems) != 1:
+        names = ", ".join("-".join(sorted(one)) for one in systems[:8]) or "none"
+        raise ValueError(f"which system? --system takes one of: {names}{', ...' if len(systems) > 8 else ''}")
+    return sorted(systems[0])
+
+
+def _values(phase: Phase, above: float) -> dict[str, object]:
+    return {
+        "formula": phase.formula,
+        "energy_per_atom": phase.energy_per_atom,
+        "e_above_hull": above,
+        "source": phase.source,
+        "candidate": phase.candidate,
+    }
+
+
+def _table(found: Hull, rows: list[tuple[Phase, float]], most: int = 40) -> str:
+    lines = [f"{found.name:16} {'energy (eV/atom)':>17} {'above hull':>11}  from"]
+    for phase, above in rows[:most]:
+        mark = "*" if above <= 0 else " "
+        lines.append(f"{mark}{phase.formula:15} {phase.energy_per_atom:17.4f} {above:11.4f}  {phase.source}")
+    if len(rows) > most:
+        lines.append(f"... and {len(rows) - most} more")
+    return "\n".join([*lines, "* on the hull"])

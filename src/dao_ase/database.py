@@ -1,0 +1,175 @@
+"""Screened compositions in an ASE database: each exactly once, whatever is killed when.
+
+Structures are rows as ASE writes them, so that ``ase db`` and ``ase.db.connect`` read them. Beside them stands a table of
+what is done, one line a composition with its run as the primary key. A line and the rows that belong to it are written in
+one transaction: after a kill there are both or neither, and a second line for the same composition is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dao_ase.composition import Composition
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from pymatgen.core import Structure
+
+SETTINGS = "screen.json"
+DATABASE = "screen.db"
+"""Files of a folder that a screening wrote: what it does and where, and its rows."""
+DONE = "dao_ase_done"
+"""The table of what is done."""
+POSTGRESQL = ("postgresql://", "postgres://")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one composition: ``structures``, their values in ``info``, lowest energy first; or an ``error``."""
+
+    composition: str
+    structures: list[Atoms] = field(default_factory=list)
+    error: str | None = None
+    seconds: float = 0.0
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A line of the table of what is done."""
+
+    composition: str
+    structures: int
+    error: str | None
+
+
+class ScreenDatabase:
+    """The rows of one run in an SQLite file or, by a URL ``postgresql://...``, in a PostgreSQL database.
+
+    >>> database = ScreenDatabase("screen.db", "first")
+    >>> from ase.build import bulk
+    >>> silicon = bulk("Si")
+    >>> silicon.info = {"rank": 1, "energy_per_atom": -5.4}
+    >>> database.write([Outcome("Si", [silicon]), Outcome("Xy", error="'Xy' is not the symbol of an element")])
+    >>> database.write([Outcome("Si", [silicon])])  # it stands there already
+    >>> [(line.composition, line.structures, line.error is None) for line in database.done()]
+    [('Si', 1, True), ('Xy', 0, False)]
+    """
+
+    def __init__(self, location: str | Path, run: str) -> None:
+        self.location, self.run = str(location), run
+        # ASE's lock is a file that a killed process leaves behind; the databases' own locks are not
+        self._database = _connect(self.location)
+        with closing(self._database._connect()) as connection:
+            self._database._initialize(connection)  # commits, which must not happen within a transaction of ours
+            connection.cursor().execute(
+                f"CREATE TABLE IF NOT EXISTS {DONE} (run TEXT, composition TEXT, structures INTEGER, error TEXT, "
+                "seconds REAL, finished TEXT, PRIMARY KEY (run, composition))"
+            )
+            connection.commit()
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Writes outcomes in one transaction; those that stand there already are left as they are."""
+        with self._database as database:
+            cursor = database.connection.cursor()
+            done = {line.composition for line in _lines(cursor, self.run)}
+            for outcome in outcomes:
+                if outcome.composition in done:
+                    continue
+                done.add(outcome.composition)
+                values = (self.run, outcome.composition, len(outcome.structures), outcome.error, outcome.seconds, now())
+                cursor.execute(f"INSERT INTO {DONE} VALUES (?, ?, ?, ?, ?, ?)", values)
+                self._write_rows(outcome)
+
+    def _write_rows(self, outcome: Outcome) -> None:
+        from ase import Atoms
+
+        common = {"run": self.run, "composition": _no_number(outcome.composition)}
+        data = {"provenance": outcome.provenance, "seconds": outcome.seconds}
+        if outcome.error is not None:
+            self._database.write(Atoms(), key_value_pairs={**common, "error": outcome.error}, data=data)
+        for atoms in outcome.structures:
+            known = {name: value for name, value in atoms.info.items() if value is not None}
+            bare = atoms.copy()
+            bare.info, bare.calc = {}, atoms.calc
+            self._database.write(bare, key_value_pairs={**known, **common}, data=data)
+
+    def done(self) -> list[Done]:
+        """What is done, the oldest second first."""
+        with closing(self._database._connect()) as connection:
+            return _lines(connection.cursor(), self.run)
+
+    def rows(self, **values: Any) -> Iterator[Any]:
+        """ASE's rows of this run, with these values: ``rank=1``."""
+        yield from self._database.select(run=self.run, **values)
+
+    def structures(self, limit: int | None = None) -> list[Structure]:
+        """The best structures: of each composition the first, before any second; those nearest to the hull, or lowest in
+        energy, first.
+        """
+        found = [row for row in self.rows() if "error" not in row]
+        found.sort(key=lambda row: (row.rank, row.get("e_above_hull", float("inf")), row.energy_per_atom))
+        return [structure_of(row) for row in found[:limit]]
+
+
+def open_screen(folder: str | Path) -> ScreenDatabase:
+    """The database of a folder that ``dao-ase screen`` wrote."""
+    path = Path(folder) / SETTINGS
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no {SETTINGS}; give the folder of 'dao-ase screen ... -o FOLDER'")
+    said = json.loads(path.read_text(encoding="utf-8"))
+    location = said["database"]
+    return ScreenDatabase(location if location.startswith(POSTGRESQL) else Path(folder) / location, said["run"])
+
+
+def structure_of(row: Any) -> Structure:
+    """The pymatgen Structure of a row, with its values as properties."""
+    from dao_ase.convert import structure_from_atoms  # brings torch, which a screening's main process does without
+
+    atoms = row.toatoms()
+    atoms.calc = None
+    structure = structure_from_atoms(atoms)
+    structure.properties = {name: value for name, value in row.key_value_pairs.items() if name != "run"}
+    structure.properties["file"] = f"{row.id:05d}_{Composition.from_atomic_numbers(row.numbers).formula}.cif"
+    return structure
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _connect(location: str) -> Any:
+    from ase.db import connect
+
+    if location.startswith(POSTGRESQL):
+        try:
+            return connect(location)
+        except ImportError as error:
+            raise ValueError(
+                'PostgreSQL needs ASE\'s other backends: pip install "dao-ase[postgresql]", or leave --database away'
+            ) from error
+    Path(location).parent.mkdir(parents=True, exist_ok=True)
+    return connect(location, type="db", use_lock_file=False)
+
+
+def _lines(cursor: Any, run: str) -> list[Done]:
+    cursor.execute(
+        f"SELECT composition, structures, error FROM {DONE} WHERE run = ? ORDER BY finished, composition", (run,)
+    )
+    return [Done(*line) for line in cursor.fetchall()]
+
+
+def _no_number(formula: str) -> str:
+    """ASE refuses texts that read as numbers, which InF and NaN do; with their counts they do not."""
+    try:
+        float(formula)
+    except ValueError:
+        return formula
+    return "".join(f"{symbol}{count}" for symbol, count in Composition.parse(formula).counts)

@@ -1,0 +1,202 @@
+"""The convex hull of a chemical system: what competes with a crystal, and how far above that it lies.
+
+The energy above the hull of a crystal is its energy per atom less that of the mixture of phases, at its composition, that is
+lowest in energy. Where the crystal itself is not among the phases it may be negative: then it would break the hull.
+Energies must stand on one scale; DAO-P's is that of the Materials Project (PBE with its corrections).
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dao_ase.composition import Composition
+
+if TYPE_CHECKING:
+    from pymatgen.analysis.phase_diagram import PhaseDiagram
+    from pymatgen.core import Structure
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase by its formula and energy (eV/atom), and where it comes from."""
+
+    formula: str
+    energy_per_atom: float
+    source: str = ""
+    candidate: bool = False
+
+    @property
+    def elements(self) -> frozenset[str]:
+        """The symbols in the formula."""
+        return frozenset(symbol for symbol, _ in Composition.parse(self.formula).counts)
+
+    @cached_property
+    def entry(self) -> Any:
+        """pymatgen's PDEntry."""
+        from pymatgen.analysis.phase_diagram import PDEntry
+
+        composition = Composition.parse(self.formula)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on electronegativities of noble gases
+            return PDEntry(dict(composition.counts), self.energy_per_atom * composition.num_atoms)
+
+
+class Hull:
+    """The convex hull of a chemical system: that of its phases and those of its subsystems.
+
+    >>> oxide = Phase("MgO", -6.0)
+    >>> hull = Hull("Mg O".split(), [Phase("Mg", -1.5), Phase("O2", -5.0), oxide])
+    >>> hull.above(Phase("MgO", -5.9)), hull.above(Phase("Mg2O", -4.0))
+    (0.1, 0.5)
+    """
+
+    def __init__(self, elements: Iterable[str], phases: Iterable[Phase]) -> None:
+        self.elements = frozenset(elements)
+        self.phases = [phase for phase in phases if phase.elements <= self.elements]
+        absent = missing_elements(self.elements, self.phases)
+        if absent:
+            raise ValueError(
+                f"the system {self.name} has no phase of {', '.join(absent)} alone, and a hull needs one of each element; "
+                "add it to the references, or screen it: an element is a composition too"
+            )
+
+    @property
+    def name(self) -> str:
+        """The elements, for example ``Cs-Sb-V``."""
+        return "-".join(sorted(self.elements))
+
+    @cached_property
+    def diagram(self) -> PhaseDiagram:
+        """pymatgen's phase diagram."""
+        from pymatgen.analysis.phase_diagram import PhaseDiagram
+
+        return PhaseDiagram([phase.entry for phase in self.phases])
+
+    def above(self, phase: Phase) -> float:
+        """Energy above the hull (eV/atom), to a tenth of a µeV; negative where the phase would break the hull."""
+        height = self.diagram.get_hull_energy_per_atom(phase.entry.composition)
+        return round(float(phase.energy_per_atom - height), 7) + 0.0
+
+    def ordered(self) -> list[tuple[Phase, float]]:
+        """Every phase with its energy above the hull, the nearest first."""
+        return sorted(((phase, self.above(phase)) for phase in self.phases), key=lambda pair: pair[1])
+
+
+def missing_elements(elements: Iterable[str], phases: Iterable[Phase]) -> list[str]:
+    """The elements of which no phase consists alone."""
+    pure = {next(iter(phase.elements)) for phase in phases if len(phase.elements) == 1}
+    return sorted(set(elements) - pure)
+
+
+def read_phases(paths: Iterable[Path], recompute: bool = False) -> list[Phase]:
+    """The phases of CSV files, pymatgen's entries as JSON, structure files, and folders of runs.
+
+    A CSV has columns ``composition`` and ``energy_per_atom`` (eV). Structures without an energy are relaxed with DAO-P;
+    with ``recompute`` all structures are.
+    """
+    found: list[Phase] = []
+    for path in paths:
+        if path.suffix == ".csv":
+            found += _from_csv(path)
+        elif path.suffix == ".json" and not path.is_dir():
+            found += _from_entries(path, recompute)
+        else:
+            found += _from_structures(path, recompute)
+    return found
+
+
+def phases_of(structures: Iterable[Structure], source: str = "") -> list[Phase]:
+    """Candidates: structures that have ``properties["energy_per_atom"]``."""
+    return [
+        Phase(_formula(one), one.properties["energy_per_atom"], str(one.properties.get("file", source)), True)
+        for one in structures
+        if one.properties.get("energy_per_atom") is not None
+    ]
+
+
+def systems_of(phases: Iterable[Phase]) -> list[frozenset[str]]:
+    """The chemical systems of phases that are part of no larger one."""
+    systems = {phase.elements for phase in phases}
+    return sorted((one for one in systems if not any(one < other for other in systems)), key=sorted)
+
+
+def _from_csv(path: Path) -> list[Phase]:
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    found = []
+    for number, row in enumerate(rows, 2):
+        formula = row.get("composition") or row.get("formula")
+        try:
+            if not formula:
+                raise ValueError("there is no column 'composition'")
+            found.append(
+                Phase(Composition.parse(formula).formula, float(row["energy_per_atom"]), f"{path.name}:{number}")
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}:{number}: a phase needs 'composition' and 'energy_per_atom' (eV): {error}"
+            ) from None
+    return found
+
+
+def _from_entries(path: Path, recompute: bool) -> list[Phase]:
+    from monty.serialization import loadfn
+
+    entries = loadfn(path)
+    if not isinstance(entries, Sequence) or not all(hasattr(entry, "energy_per_atom") for entry in entries):
+        raise ValueError(f"{path}: is no list of pymatgen's ComputedEntry; write one with monty.serialization.dumpfn")
+    structures = [entry.structure for entry in entries if hasattr(entry, "structure")]
+    if recompute and len(structures) == len(entries):
+        return _relaxed(structures, path.name)
+    if recompute:
+        raise ValueError(f"{path}: --recompute needs entries with structures (ComputedStructureEntry)")
+    return [
+        Phase(_formula(entry), float(entry.energy_per_atom), str(getattr(entry, "entry_id", None) or path.name))
+        for entry in entries
+    ]
+
+
+def _from_structures(path: Path, recompute: bool) -> list[Phase]:
+    from ase.io import read
+
+    from dao_ase.convert import structure_from_atoms
+
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            frames = list(read(path, index=":"))
+    except Exception as error:  # ASE's readers raise whatever their format's parser raises
+        raise ValueError(f"{path}: not a structure file that ASE reads: {error or type(error).__name__}") from error
+    energies = [None if recompute or one.calc is None else one.calc.results.get("energy") for one in frames]
+    known = [
+        Phase(_formula(structure_from_atoms(atoms)), energy / len(atoms), path.name)
+        for atoms, energy in zip(frames, energies, strict=True)
+        if energy is not None
+    ]
+    bare = [structure_from_atoms(atoms) for atoms, energy in zip(frames, energies, strict=True) if energy is None]
+    return known + _relaxed(bare, path.name)
+
+
+def _relaxed(structures: list[Structure], source: str) -> list[Phase]:
+    """DAO-P's energies of structures that it has relaxed."""
+    if not structures:
+        return []
+    from dao_ase.rank import relax_structures
+
+    relaxed = relax_structures(structures)
+    without = [_formula(one) for one in relaxed if "energy_per_atom" not in one.properties]
+    if without:
+        raise ValueError(
+            f"{source}: DAO-P has no energy for {', '.join(without)}; give the energies with the structures"
+        )
+    return [Phase(_formula(one), one.properties["energy_per_atom"], source) for one in relaxed]
+
+
+def _formula(described: Any) -> str:
+    counts: Mapping[str, float] = described.composition.get_el_amt_dict()
+    return Composition.from_counts(counts).formula

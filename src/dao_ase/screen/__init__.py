@@ -1,0 +1,1 @@
+"""Screening: structures of thousands of compositions, made by many processes, each composition exactly once."""

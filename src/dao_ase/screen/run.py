@@ -1,0 +1,214 @@
+"""A screening from start to end, or from where it was killed to its end.
+
+The process that runs this is the only one that writes: workers hand their outcomes back, and each shard's go into the
+database in one transaction. What is not in the database when it starts is what there is to do; nothing else is remembered.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dao_ase import __version__
+from dao_ase.composition import Composition
+from dao_ase.database import DATABASE, POSTGRESQL, SETTINGS, Outcome, ScreenDatabase, now
+from dao_ase.phase_diagram import Phase
+from dao_ase.screen.work import ScreenSettings, Shard, run_name, screen_shard
+from dao_ase.screen.workers import Workers, worker_died, workers
+from dao_ase.whole_files import write_json
+
+log = logging.getLogger(__name__)
+
+SHARD = 8
+"""Compositions in one shard: enough to fill the batches of 20 samples each, few enough to be lost by a kill."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How far a screening is."""
+
+    compositions: int
+    done: int
+    errors: int
+    structures: int
+
+
+def screen(
+    compositions: Sequence[str],
+    folder: str | Path,
+    settings: ScreenSettings | None = None,
+    *,
+    phases: Sequence[Phase] = (),
+    count: int = 1,
+    config: Path | None = None,
+    database: str | None = None,
+    shard: int = SHARD,
+    progress: bool = False,
+    work: Callable[[Shard], list[Outcome]] = screen_shard,
+) -> Summary:
+    """Screens compositions into the database of a folder; those that it holds already are not screened again.
+
+    ``phases`` are the references of the hull; ``count`` local workers (0: this process) or a Parsl ``config`` file do the
+    ``work``; ``database`` is a URL ``postgresql://...``, otherwise the folder's SQLite file holds the rows.
+    """
+    settings = settings or ScreenSettings()
+    folder = Path(folder)
+    with _only_one(folder):
+        store = _opened(folder, settings, phases, database)
+        wanted = unique(compositions)
+        done = {line.composition for line in store.done()}
+        waiting = [one for one in wanted if one not in done]
+        shards = [
+            Shard(part, settings, _competing(part, phases))
+            for part in (tuple(waiting[first : first + shard]) for first in range(0, len(waiting), shard))
+        ]
+        if shards:
+            bar = _bar(progress, len(wanted), len(wanted) - len(waiting))
+            with bar, workers(count, config, folder / "parsl") as pool:
+                for outcomes in _results(pool, work, shards):
+                    store.write(outcomes)
+                    _advance(bar, outcomes)
+        return summary(store, wanted)
+
+
+def summary(store: ScreenDatabase, wanted: Sequence[str]) -> Summary:
+    """What the database holds of the compositions that are wanted."""
+    lines = [line for line in store.done() if line.composition in set(wanted)]
+    errors = sum(line.error is not None for line in lines)
+    return Summary(len(wanted), len(lines), errors, sum(line.structures for line in lines))
+
+
+def read_compositions(path: Path) -> list[str]:
+    """The column ``composition`` or ``formula`` of a CSV, or the first of a file without a header; # begins a comment."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(line.partition("#")[0] for line in file)]
+    rows = [row for row in rows if any(row)]
+    if not rows:
+        raise ValueError(f"{path} names no composition; write one formula a line, or a CSV with a column 'composition'")
+    header = [cell.lower() for cell in rows[0]]
+    column = next((header.index(name) for name in ("composition", "formula") if name in header), None)
+    if column is None:
+        return [row[0] for row in rows if row[0]]
+    return [row[column] for row in rows[1:] if len(row) > column and row[column]]
+
+
+def unique(compositions: Iterable[str]) -> list[str]:
+    """Formulas in one spelling, each content of a cell once; what is no formula stays, and becomes a row with its error."""
+    found: dict[Any, str] = {}
+    for text in compositions:
+        try:
+            composition = Composition.parse(text)
+        except ValueError:
+            found.setdefault(text, text)
+        else:
+            found.setdefault(frozenset(composition.counts), composition.formula)
+    return list(found.values())
+
+
+def _opened(folder: Path, settings: ScreenSettings, phases: Sequence[Phase], database: str | None) -> ScreenDatabase:
+    """The database of the folder, which is this run's own."""
+    run = run_name(settings, phases)
+    location = database or DATABASE
+    path = folder / SETTINGS
+    if path.is_file():
+        said = json.loads(path.read_text(encoding="utf-8"))
+        if said["run"] != run:
+            changed = [name for name, value in json.loads(json.dumps(asdict(settings))).items()
+                       if said["settings"].get(name) != value]  # fmt: skip
+            raise ValueError(
+                f"{folder} holds a screening with other {', '.join(changed) or 'weights or references'}; "
+                "continue it as it was begun, or give another folder"
+            )
+        if said["database"] != without_password(location):
+            raise ValueError(f"{folder} writes to {said['database']}, not to {without_password(location)}")
+    else:
+        write_json(path, {
+            "run": run, "database": without_password(location), "settings": asdict(settings),
+            "references": len(phases), "begun": now(), "dao-ase": __version__,
+        })  # fmt: skip
+    return ScreenDatabase(location if location.startswith(POSTGRESQL) else folder / location, run)
+
+
+def without_password(location: str) -> str:
+    """A URL as it may be written to a file; the database's client takes PGPASSWORD or ~/.pgpass."""
+    from urllib.parse import urlsplit
+
+    if not location.startswith(POSTGRESQL):
+        return location
+    parts = urlsplit(location)
+    return (
+        parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", "@")).geturl() if parts.password else location
+    )
+
+
+def _competing(compositions: Iterable[str], phases: Sequence[Phase]) -> tuple[Phase, ...]:
+    """The phases in the chemical systems of a shard: the others would only travel."""
+    systems = []
+    for text in compositions:
+        with suppress(ValueError):
+            systems.append({symbol for symbol, _ in Composition.parse(text).counts})
+    return tuple(phase for phase in phases if any(phase.elements <= system for system in systems))
+
+
+def _results(pool: Workers, work: Callable[[Shard], list[Outcome]], shards: Sequence[Shard]) -> Iterator[list[Outcome]]:
+    """The outcomes of each shard as it ends. A shard whose worker died is tried again, composition by composition."""
+    waiting = deque(shards)
+    running: dict[Future, Shard] = {}
+    while waiting or running:
+        while waiting and (pool.window is None or len(running) < pool.window):
+            part = waiting.popleft()
+            running[pool.submit(work, part)] = part
+        ended, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in ended:
+            part = running.pop(future)
+            error = future.exception()
+            if error is None:
+                yield future.result()
+            elif not worker_died(error):
+                raise error
+            elif len(part.compositions) > 1:
+                log.warning("a worker died with %d compositions, which are tried one by one", len(part.compositions))
+                waiting += [Shard((one,), part.settings, part.phases) for one in part.compositions]
+            else:
+                yield [Outcome(part.compositions[0], error=f"its worker died twice: {error}")]
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process; the system gives it free when the process ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # not on Windows; there the table of what is done alone guards against two
+            pass
+        except OSError as error:
+            raise ValueError(
+                f"another process is screening into {folder}; wait for it, or give another folder"
+            ) from error
+        yield
+
+
+def _bar(progress: bool, total: int, done: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total, initial=done, desc="screening", unit="composition", smoothing=0.05, disable=not progress,
+    )  # fmt: skip
+
+
+def _advance(bar: Any, outcomes: Sequence[Outcome]) -> None:
+    bar.structures = getattr(bar, "structures", 0) + sum(len(one.structures) for one in outcomes)
+    bar.errors = getattr(bar, "errors", 0) + sum(one.error is not None for one in outcomes)
+    bar.set_postfix(structures=bar.structures, errors=bar.errors, refresh=False)
+    bar.update(len(outcomes))

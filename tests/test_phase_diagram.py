@@ -1,0 +1,87 @@
+"""Hulls of chemical systems against pymatgen, and the files that phases come from."""
+
+import pytest
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from monty.serialization import dumpfn
+from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
+from pymatgen.core import Composition, Lattice, Structure
+from pymatgen.entries.computed_entries import ComputedEntry
+
+from dao_ase.hull_plot import plot_hull
+from dao_ase.phase_diagram import Hull, Phase, missing_elements, phases_of, read_phases, systems_of
+
+ELEMENTS = [Phase("Na", -1.3), Phase("Cl2", -1.8), Phase("K", -1.1)]
+SALTS = [Phase("NaCl", -3.3, "salt"), Phase("KCl", -3.2, "sylvite"), Phase("Na2Cl", -2.0, "wrong", True)]
+
+
+def test_heights_equal_pymatgen():
+    hull = Hull(["Na", "Cl", "K"], [*ELEMENTS, *SALTS, Phase("MgO", -6)])
+    entries = [
+        PDEntry(Composition(p.formula), p.energy_per_atom * Composition(p.formula).num_atoms) for p in hull.phases
+    ]
+    diagram = PhaseDiagram(entries)
+    assert len(entries) == 6, "what is not of the system is left out"
+    for phase, entry in zip(hull.phases, entries, strict=True):
+        assert hull.above(phase) == pytest.approx(diagram.get_e_above_hull(entry), abs=1e-6)
+    assert hull.ordered()[-1][0].source == "wrong"
+
+
+def test_what_is_below_the_hull_is_negative():
+    hull = Hull(["Na", "Cl"], ELEMENTS + SALTS[:1])
+    assert hull.above(Phase("NaCl", -3.4)) == pytest.approx(-0.1)
+    assert hull.above(Phase("Na3Cl", -4.0)) < 0
+
+
+def test_every_element_needs_a_phase():
+    assert missing_elements("Na Cl Br".split(), ELEMENTS) == ["Br"]
+    with pytest.raises(ValueError, match=r"Cl-Na.*no phase of Na alone.*screen it"):
+        Hull(["Na", "Cl"], [ELEMENTS[1]])
+
+
+def test_systems_are_the_largest():
+    assert systems_of([*ELEMENTS, *SALTS]) == [frozenset({"Na", "Cl"}), frozenset({"K", "Cl"})] or systems_of(
+        [*ELEMENTS, *SALTS]
+    ) == [frozenset({"K", "Cl"}), frozenset({"Na", "Cl"})]
+
+
+def test_phases_of_a_table(tmp_path):
+    (tmp_path / "phases.csv").write_text("composition,energy_per_atom\nNaCl,-3.3\nCl2,-1.8\n")
+    assert [(p.formula, p.energy_per_atom) for p in read_phases([tmp_path / "phases.csv"])] == [
+        ("NaCl", -3.3), ("Cl2", -1.8),
+    ]  # fmt: skip
+    (tmp_path / "bad.csv").write_text("composition,energy_per_atom\nNaCl,low\n")
+    with pytest.raises(ValueError, match=r"bad\.csv:2.*energy_per_atom"):
+        read_phases([tmp_path / "bad.csv"])
+
+
+def test_phases_of_pymatgen_entries(tmp_path):
+    dumpfn([ComputedEntry("Na2Cl2", -13.2, entry_id="mp-1"), ComputedEntry("Na", -1.3)], tmp_path / "entries.json")
+    first, second = read_phases([tmp_path / "entries.json"])
+    assert (first.formula, first.source) == ("Na2Cl2", "mp-1") and first.energy_per_atom == pytest.approx(-3.3)
+    assert second.energy_per_atom == pytest.approx(-1.3)
+
+
+def test_structures_bring_their_energy_or_get_that_of_dao_p(tmp_path):
+    known, bare = bulk("NaCl", "rocksalt", a=5.64), bulk("Na", "bcc", a=4.2)
+    known.calc = SinglePointCalculator(known, energy=-6.6)
+    write(tmp_path / "phases.extxyz", [known, bare])
+    salt, metal = read_phases([tmp_path / "phases.extxyz"])
+    assert salt.energy_per_atom == pytest.approx(-3.3) and metal.formula == "Na" and -2 < metal.energy_per_atom < -0.5
+    again, _ = read_phases([tmp_path / "phases.extxyz"], recompute=True)
+    assert again.energy_per_atom != pytest.approx(-3.3, abs=1e-3)
+
+
+def test_candidates_are_structures_with_an_energy():
+    salt = Structure(Lattice.cubic(4), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    salt.properties = {"energy_per_atom": -3.0, "file": "001.cif"}
+    (phase,) = phases_of([salt, Structure(Lattice.cubic(3), ["Na"], [[0, 0, 0]])])
+    assert phase == Phase("NaCl", -3.0, "001.cif", True)
+
+
+@pytest.mark.parametrize("elements", [["Na", "Cl"], ["Na", "Cl", "K"], ["Na", "Cl", "K", "Br"]])
+def test_pictures(tmp_path, elements):
+    phases = [*ELEMENTS, *SALTS, Phase("Br", -1.6), Phase("NaKClBr", -2.9, "double", True)]
+    picture = plot_hull(Hull(elements, phases), tmp_path / "hull.png")
+    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 5000
