@@ -172,6 +172,19 @@ class Denoiser(nn.Module):
         ``code`` is the standardised lattice, ``lattice`` the matrix that it decodes to (Å). ``mask`` marks the real atoms of
         a padded batch; None means that all are real.
         """
+        atoms, weight = self.trunk(atomic_numbers, frac_coords, code, lattice, time, mask)
+        return self.read_out(atoms, weight, code.dtype)
+
+    def trunk(
+        self,
+        atomic_numbers: Int[Tensor, "crystals atoms"],
+        frac_coords: Float[Tensor, "crystals atoms 3"],
+        code: Float[Tensor, "crystals 6"],
+        lattice: Float[Tensor, "crystals 3 3"],
+        time: Float[Tensor, "crystals"],
+        mask: Bool[Tensor, "crystals atoms"] | None = None,
+    ) -> tuple[Float[Tensor, "crystals atoms width"], Float[Tensor, "crystals atoms 1"]]:
+        """The last states of the atoms, and the weight of each in a mean over its crystal (zero on the padding)."""
         if mask is None:
             weight = torch.full_like(frac_coords[..., :1], 1.0 / frac_coords.shape[1])
             count = torch.full_like(code[:, :1], float(frac_coords.shape[1]))
@@ -186,10 +199,18 @@ class Denoiser(nn.Module):
         condition = functional.silu(condition)
         for block in self.blocks:
             atoms = block(atoms, pairs, condition, mask)
-        atoms = self.norm(atoms)
-        vectors = self.coordinate_head(atoms).to(code.dtype)
+        return self.norm(atoms), weight
+
+    def read_out(
+        self,
+        atoms: Float[Tensor, "crystals atoms width"],
+        weight: Float[Tensor, "crystals atoms 1"],
+        dtype: torch.dtype,
+    ) -> tuple[Float[Tensor, "crystals atoms 3"], Float[Tensor, "crystals 6"]]:
+        """The two denoising heads on the states that `trunk` gives."""
+        vectors = self.coordinate_head(atoms).to(dtype)
         vectors = vectors - (vectors * weight).sum(1, keepdim=True)
-        return vectors, self.lattice_head((atoms * weight).sum(1)).to(code.dtype)
+        return vectors, self.lattice_head((atoms * weight).sum(1)).to(dtype)
 
 
 def _compute_dtype(tensor: Tensor) -> torch.dtype:

@@ -8,6 +8,7 @@ step is the matter of `dao_ase.sampler`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,11 +27,17 @@ class Geometry:
     code: Float[Tensor, "crystals 6"]
 
 
+Predict = Callable[[Geometry, float], Geometry]
+"""The network at one time: what it predicts for a noisy geometry."""
+
+
 @runtime_checkable
 class Process(Protocol):
     """What training and sampling need to know of a process."""
 
     name: str
+    CLEAN: float
+    """The time of the crystal itself."""
 
     def corrupt(
         self,
@@ -64,6 +71,7 @@ class Flow:
     """
 
     name = "flow"
+    CLEAN = 1.0
     SCALE = math.sqrt(12.0)
     """Inverse standard deviation of a uniform displacement in [−½, ½]."""
 
@@ -92,6 +100,7 @@ class Diffusion:
     """
 
     name = "diffusion"
+    CLEAN = 0.0
     SIGMA_MIN, SIGMA_MAX = 0.005, 0.5
     COSINE_OFFSET = 0.008
     _GRID = 256
@@ -116,6 +125,14 @@ class Diffusion:
         place = (time * (self._GRID - 1)).clamp(0, self._GRID - 1 - 1e-4)
         index = place.long()
         return torch.lerp(table[index], table[index + 1], place - index)
+
+    def signal_at(self, time: float) -> float:
+        """`signal` at one time."""
+        return float(self.signal(torch.tensor(time, dtype=torch.float64)))
+
+    def score_norm_at(self, time: float) -> float:
+        """`score_norm` at one time."""
+        return float(self.score_norm(torch.tensor(time, dtype=torch.float64)))
 
     def corrupt(
         self,

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from dao_ase.crystals import Crystals
 from dao_ase.denoiser import Denoiser
-from dao_ase.processes import Diffusion, Flow, Geometry, centre
+from dao_ase.guidance import Guidance
+from dao_ase.processes import Diffusion, Flow, Geometry, Predict, centre
 from dao_ase.torus import wrap
-
-Predict = Callable[[Geometry, float], Geometry]
-"""The network at one time: what it predicts for a noisy geometry."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +41,25 @@ def sample(
     seeds: Sequence[int],
     settings: SamplerSettings | None = None,
     on_step: Callable[[], None] | None = None,
+    guidance: Guidance | None = None,
 ) -> Crystals:
     """One crystal for each list of atomic numbers; the noise of crystal c is drawn from ``seeds[c]`` alone.
 
     The number of atoms may differ from crystal to crystal (the batch is padded). ``on_step`` is called after each step.
+    ``guidance`` steers the predictions; without it nothing of it is computed.
     """
     settings = settings or SamplerSettings()
     batch = _Batch.of(denoiser, atomic_numbers)
     start = batch.noise(seeds)
 
-    def predict(geometry: Geometry, time: float) -> Geometry:
+    def unguided(geometry: Geometry, time: float) -> Geometry:
         if on_step is not None:
             on_step()
         return batch.predict(geometry, time)
 
+    predict: Predict = unguided
+    if guidance is not None and guidance.settings.scale > 0:
+        predict = guidance.steer(unguided, process, batch.numbers, batch.num_atoms, batch.mask)
     if isinstance(process, Flow):
         final = integrate_flow(predict, start, settings)
     elif settings.solver == "heun":
@@ -121,12 +124,12 @@ def predict_and_correct(
     for now, then in pairwise(times):
         prediction = predict(Geometry(coords, code), now)
         before, after = _sigma(process, now), _sigma(process, then) if then > 0 else 0.0
-        score = prediction.coords * _score_norm(process, now)
+        score = prediction.coords * process.score_norm_at(now)
         spread = after * ((before**2 - after**2) ** 0.5) / before
         coords = wrap(coords + (before**2 - after**2) * score + spread * _normal(coords, rng))
         code = _ancestral_lattice_step(process, code, prediction.code, now, then, rng)
         if then > 0:
-            score = predict(Geometry(coords, code), then).coords * _score_norm(process, then)
+            score = predict(Geometry(coords, code), then).coords * process.score_norm_at(then)
             size = settings.corrector_step * (after / process.SIGMA_MIN) ** 2
             coords = wrap(coords + size * score + (2 * size) ** 0.5 * centre(_normal(coords, rng), mask))
     return Geometry(coords, code)
@@ -136,17 +139,13 @@ def _sigma(process: Diffusion, time: float) -> float:
     return process.SIGMA_MIN ** (1 - time) * process.SIGMA_MAX**time
 
 
-def _score_norm(process: Diffusion, time: float) -> float:
-    return float(process.score_norm(torch.tensor(time, dtype=torch.float64)))
-
-
 def _sigma_slope(process: Diffusion, prediction: Geometry, time: float) -> Tensor:
-    return -_sigma(process, time) * _score_norm(process, time) * prediction.coords
+    return -_sigma(process, time) * process.score_norm_at(time) * prediction.coords
 
 
 def _lattice_step(process: Diffusion, code: Tensor, noise: Tensor, now: float, then: float) -> Tensor:
     """DDIM: the clean code that the noise implies, with the noise of the next time put back."""
-    old, new = _signal(process, now), _signal(process, then)
+    old, new = process.signal_at(now), process.signal_at(then)
     clean = ((code - (1 - old**2) ** 0.5 * noise) / old).clamp(-6, 6)
     return new * clean + (1 - new**2) ** 0.5 * noise
 
@@ -155,16 +154,12 @@ def _ancestral_lattice_step(
     process: Diffusion, code: Tensor, noise: Tensor, now: float, then: float, rng: torch.Generator
 ) -> Tensor:
     """The posterior q(k_then | k_now, k̂₀) of the variance-preserving process."""
-    old, new = _signal(process, now) ** 2, _signal(process, then) ** 2
+    old, new = process.signal_at(now) ** 2, process.signal_at(then) ** 2
     clean = ((code - (1 - old) ** 0.5 * noise) / old**0.5).clamp(-6, 6)
     alpha = old / new
     mean = (new**0.5 * (1 - alpha) * clean + alpha**0.5 * (1 - new) * code) / (1 - old)
     variance = max((1 - alpha) * (1 - new) / (1 - old), 0.0)
     return mean + variance**0.5 * _normal(code, rng)
-
-
-def _signal(process: Diffusion, time: float) -> float:
-    return float(process.signal(torch.tensor(time, dtype=torch.float64)))
 
 
 def _normal(like: Tensor, rng: torch.Generator) -> Tensor:

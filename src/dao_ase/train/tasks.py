@@ -16,11 +16,13 @@ from dao_ase import checkpoint
 from dao_ase.composition import SYMBOLS
 from dao_ase.data.batches import BucketedBatches
 from dao_ase.data.store import CrystalStore
-from dao_ase.denoiser import PRESETS, Denoiser
+from dao_ase.denoiser import PRESETS, Denoiser, DenoiserConfig
+from dao_ase.stability import StabilityModel
 from dao_ase.train.config import TrainConfig
 from dao_ase.train.denoising import DenoisingObjective
 from dao_ase.train.loop import Trainer
 from dao_ase.train.potential_task import build_potential_trainer
+from dao_ase.train.stabilising import HullBatches, StabilityObjective
 
 VAL_BATCHES = 12
 """Batches on which validation losses are averaged."""
@@ -36,11 +38,7 @@ def build_trainer(config: TrainConfig, folder: str | Path, device: str = "cpu", 
 
 def _generation(config: TrainConfig, folder: str | Path, device: str, options: dict[str, Any]) -> Trainer:
     """DAO-G: the denoiser on crystals of equal size."""
-    settings = dict(config.model)
-    preset = settings.pop("preset", "small")
-    if preset not in PRESETS:
-        raise ValueError(f"model preset {preset!r} is none of {sorted(PRESETS)}")
-    denoiser = Denoiser(replace(PRESETS[preset], **settings))
+    denoiser = Denoiser(_denoiser_config(config))
     store = CrystalStore.open(config.data)
     batches = BucketedBatches(store, seed=config.seed, rank=int(os.environ.get("RANK", 0)), **config.batches)
     if config.initial:
@@ -61,6 +59,42 @@ def _generation(config: TrainConfig, folder: str | Path, device: str, options: d
         denoiser, objective, batches, config, folder, header=header, device=device,
         val_batches=_validation_batches(config), **options,
     )  # fmt: skip
+
+
+def _stability(config: TrainConfig, folder: str | Path, device: str, options: dict[str, Any]) -> Trainer:
+    """DAO-P's stability model; ``config.initial`` are weights of DAO-G, with which it shares trunk and denoising heads, or
+    of an earlier stability model."""
+    model = StabilityModel(_denoiser_config(config))
+    store = CrystalStore.open(config.data)
+    batches = HullBatches(store, seed=config.seed, rank=int(os.environ.get("RANK", 0)), **config.batches)
+    model.fit_energies(batches.known)
+    if config.initial:
+        tensors, initial = checkpoint.load(config.initial)
+        (model.denoiser if initial.get("model") == "denoiser" else model).load_state_dict(tensors)
+    else:
+        everything = store.batch(np.arange(len(store)))
+        model.denoiser.fit_lattice(everything.lattice, everything.num_atoms)
+    objective = StabilityObjective(model, **config.objective)
+    header = model.header(objective.process.name) | {
+        "max_atoms": int(batches.num_atoms[batches.num_atoms <= config.batches.get("max_atoms", np.inf)].max()),
+        "elements": trained_elements(store),
+        "labelled": len(batches.known),
+    }
+    val_batches = []
+    if config.val_data:
+        val = HullBatches(CrystalStore.open(config.val_data), seed=1, **config.batches)
+        val_batches = [next(val) for _ in range(VAL_BATCHES)]
+    return Trainer(
+        model, objective, batches, config, folder, header=header, device=device, val_batches=val_batches, **options
+    )
+
+
+def _denoiser_config(config: TrainConfig) -> DenoiserConfig:
+    settings = dict(config.model)
+    preset = settings.pop("preset", "small")
+    if preset not in PRESETS:
+        raise ValueError(f"model preset {preset!r} is none of {sorted(PRESETS)}")
+    return replace(PRESETS[preset], **settings)
 
 
 def _validation_batches(config: TrainConfig) -> list:
@@ -98,5 +132,6 @@ def formula_unit_table(store: CrystalStore) -> dict[str, dict[str, int]]:
 TASKS: dict[str, Callable[[TrainConfig, str | Path, str, dict[str, Any]], Trainer]] = {
     "generate": _generation,
     "potential": build_potential_trainer,
+    "stability": _stability,
 }
 """Builders of trainers by the name of the task."""

@@ -1,0 +1,106 @@
+"""Guidance: DAO-P's stability model steers DAO-G towards what is stable.
+
+To draw from p(M) ∝ q(M) e^{−sE_0(M)} in place of q, the score gains −s ∇E_t at every noise level (Proposition 1). What the
+network predicts changes accordingly. With x_t = a x_1 + b ε and noise of variance ω²,
+
+    flow, a = t, b = 1 − t        v −= ω² (1 − t)/t · s ∇E_t,  and for the clean lattice  k̂_1 −= (1 − t)²/t · s ∇E_t
+    diffusion, variance σ², b²    score −= s ∇E_t,             and for the lattice's noise  ε += b · s ∇E_t
+
+This is exact for the lattice code, whose noise is normal, and for the scores of the diffusion. On the torus the flow's
+noise is uniform, no such formula exists, and that of a normal distribution with the same variance, ω² = 1/12, is used: a
+heuristic. (1 − t)/t has no bound at t = 0 and is capped; and guidance acts in a window of time only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from dao_ase.processes import Diffusion, Flow, Geometry, Predict
+
+
+@runtime_checkable
+class IntermediateEnergy(Protocol):
+    """What can guide; `dao_ase.stability.StabilityModel` is one."""
+
+    def gradient(
+        self,
+        geometry: Geometry,
+        atomic_numbers: Int[Tensor, "crystals atoms"],
+        num_atoms: Int[Tensor, "crystals"],
+        time: float,
+        mask: Bool[Tensor, "crystals atoms"] | None = None,
+    ) -> Geometry:
+        """∂E_t/∂F and ∂E_t/∂k of each crystal."""
+
+
+@dataclass(frozen=True)
+class GuidanceSettings:
+    """How strongly (``scale`` is s), and how far from the clean end, as a share of the way, guidance acts.
+
+    ``start`` and ``stop`` are shares of the way from noise (0) to the crystal (1); ``every`` says how many predictions share
+    one gradient, which costs about two of them; ``cap`` bounds (1 − t)/t.
+    """
+
+    scale: float = 1.0
+    start: float = 0.3
+    stop: float = 0.95
+    every: int = 2
+    cap: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.scale >= 0:
+            raise ValueError(f"guidance is {self.scale}; it must not be negative")
+        if not 0 <= self.start <= self.stop <= 1:
+            raise ValueError(f"the window of guidance is {self.start} to {self.stop}; it must lie within 0 to 1")
+        if self.every < 1 or self.cap <= 0:
+            raise ValueError(f"every is {self.every} and cap {self.cap}; both must be positive")
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """A stability model and how it is used."""
+
+    model: IntermediateEnergy
+    settings: GuidanceSettings
+
+    def steer(
+        self,
+        predict: Predict,
+        process: Flow | Diffusion,
+        atomic_numbers: Int[Tensor, "crystals atoms"],
+        num_atoms: Int[Tensor, "crystals"],
+        mask: Bool[Tensor, "crystals atoms"],
+    ) -> Predict:
+        """The predictions of the denoiser, steered; for one run of a sampler over these crystals."""
+        slopes: Geometry | None = None
+        calls = 0
+        padded = None if bool(mask.all()) else mask
+
+        def steered(geometry: Geometry, time: float) -> Geometry:
+            nonlocal slopes, calls
+            prediction = predict(geometry, time)
+            progress = time if process.CLEAN == 1 else 1 - time
+            if not self.settings.start <= progress <= self.settings.stop:
+                return prediction
+            if slopes is None or calls % self.settings.every == 0:
+                slopes = self.model.gradient(geometry, atomic_numbers, num_atoms, time, padded)
+            calls += 1
+            coords, code = self._strengths(process, time)
+            return Geometry(
+                prediction.coords + coords * slopes.coords * mask.unsqueeze(-1), prediction.code + code * slopes.code
+            )
+
+        return steered
+
+    def _strengths(self, process: Flow | Diffusion, time: float) -> tuple[float, float]:
+        """What the gradients by coordinates and by lattice code are multiplied with, in the units of the predictions."""
+        scale = self.settings.scale
+        if isinstance(process, Flow):
+            ratio = min((1 - time) / max(time, 1e-9), self.settings.cap)
+            # √12 v is predicted, and ω² is 1/12
+            return -scale * ratio / Flow.SCALE, -scale * ratio * (1 - time)
+        return -scale / process.score_norm_at(time), scale * (1 - process.signal_at(time) ** 2) ** 0.5
