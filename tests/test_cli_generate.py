@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 from ase.io import read
 from click.testing import CliRunner
@@ -91,6 +90,15 @@ def test_evaluate_writes_a_report_and_resumes(tmp_path, weights, monkeypatch):
     assert {**again, "seconds": 0} == {**first, "seconds": 0}
     assert len(log.read_text().splitlines()) == 4
     assert (tmp_path / "out" / "match.png").exists()
+
+
+def test_evaluate_leaves_out_what_was_trained_on(tmp_path, weights):
+    write_rock_salts(tmp_path / "salt.npz")
+    write_rock_salts(tmp_path / "train.npz", 3)
+    arguments = ["evaluate", str(tmp_path / "salt.npz"), "--weights", weights, "--workers", "1", "--json"]
+    arguments += ["-o", str(tmp_path / "out"), "--unseen-by", str(tmp_path / "train.npz")]
+    report = json.loads(run(*arguments).stdout)
+    assert report["references"] == 2 and report["settings"]["unseen by"] == "train.npz"
 
 
 def test_evaluate_names_what_is_missing(tmp_path, weights):

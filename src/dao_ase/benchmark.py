@@ -55,18 +55,23 @@ def run_benchmark(
     seed: int = 0,
     workers: int | None = None,
     progress: bool = False,
+    seen: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluates the generator on the crystals of ``file`` and writes ``report.json`` and ``match.png`` into ``folder``.
 
-    Results of finished parts are kept in ``results.jsonl``; calling again with the same settings continues there.
+    Crystals whose identifier is in ``seen``, a set that was trained on, are left out. Results of finished parts
+    are kept in ``results.jsonl``; calling again with the same settings continues there.
     """
     from tqdm import tqdm
 
-    reference = references(file, limit, seed)
+    known = identifiers(seen) if seen else frozenset()
+    reference = references(file, limit, seed, known)
     settings = {
         "file": file.name, "references": len(reference), "samples": samples, "seed": seed,
         "sampler": asdict(generator.settings), "model": generator.name, "weights": generator.fingerprint,
     }  # fmt: skip
+    if seen:
+        settings["unseen by"] = seen.name
     folder.mkdir(parents=True, exist_ok=True)
     results, seconds = _resume(folder / "results.jsonl", settings)
     with tqdm(total=len(reference), initial=len(results), unit="crystal", disable=not progress) as bar:
@@ -116,13 +121,18 @@ def predict(generator: DAOGenerator, reference: list[Structure], samples: int, s
     return [made[start : start + samples] for start in range(0, len(made), samples)]
 
 
-def references(file: Path, limit: int | None, seed: int) -> list[Structure]:
-    """The crystals of a file in random order, but all of one composition together."""
+def identifiers(file: Path) -> frozenset[str]:
+    """The identifiers of the crystals of a file."""
+    return frozenset(one.id for one in read(open_source(file)))
+
+
+def references(file: Path, limit: int | None, seed: int, seen: frozenset[str] = frozenset()) -> list[Structure]:
+    """The crystals of a file in random order, but all of one composition together; without those that were ``seen``."""
     from pymatgen.core import Structure
 
-    records = list(read(open_source(file)))
+    records = [one for one in read(open_source(file)) if one.id not in seen]
     if not records:
-        raise ValueError(f"{str(file)!r} holds no crystal that can be read")
+        raise ValueError(f"{str(file)!r} holds no crystal that can be read" + " and was not seen" * bool(seen))
     polymorphs: dict[Any, list[Structure]] = {}
     for one in records:
         structure = Structure(one.lattice, one.atomic_numbers.tolist(), one.frac_coords)

@@ -53,7 +53,10 @@ def build(
     workers: int,
     as_json: bool,
 ) -> None:
-    """Read SOURCES (.npz, .csv, .cif, folders, what ASE reads, optimade:URL) into a store; an interrupted build resumes."""
+    """Read SOURCES (.npz, .csv, .cif, folders, what ASE reads, other stores, optimade:URL) into a store.
+
+    An interrupted build resumes.
+    """
     from dao_ase.data.build import BuildRules
     from dao_ase.data.build import build as build_store
     from dao_ase.data.sources import open_source

@@ -17,6 +17,8 @@ import click
 @click.option("--steps", type=int, help="Network evaluations for a sample.")
 @click.option("--anti-annealing", type=float, help="Speed-up of the coordinates' last steps.")
 @click.option("--weights", type=click.Path(dir_okay=False), help="Weights of another DAO-G.")
+@click.option("--unseen-by", "seen", type=click.Path(exists=True, path_type=Path), metavar="FILE",
+              help="Leave out references whose identifier is in this training set.")  # fmt: skip
 @click.option("--workers", type=int, help="Processes that match structures. Default: one for each core.")
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Default: evaluation/BENCHMARK.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -29,6 +31,7 @@ def evaluate(
     steps: int | None,
     anti_annealing: float | None,
     weights: str | None,
+    seen: Path | None,
     workers: int | None,
     output: Path | None,
     as_json: bool,
@@ -48,7 +51,7 @@ def evaluate(
         generator = DAOGenerator(weights, steps=steps, anti_annealing=anti_annealing)
         folder = output or Path("evaluation") / Path(benchmark).stem
         report = run_benchmark(
-            generator, file, folder, samples=samples, limit=limit, seed=seed, workers=workers, progress=True
+            generator, file, folder, samples=samples, limit=limit, seed=seed, workers=workers, progress=True, seen=seen
         )
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from dao_ase.data.files import AseSource, CifSource, FolderSource
 from dao_ase.data.reading import Source, read
+from dao_ase.data.store import INDEX
+from dao_ase.data.stored import StoreSource
 from dao_ase.data.tables import CsvSource, NpzSource
 
 __all__ = ["open_source", "read"]
 
 
 def open_source(location: str | Path, optimade_filter: str = "") -> Source:
-    """The source that reads ``.npz``, ``.csv``, ``.cif``, what ASE reads, a folder of these, or an ``optimade:URL``.
+    """The source that reads ``.npz``, ``.csv``, ``.cif``, what ASE reads, a folder, a store, or an ``optimade:URL``.
 
     >>> open_source("optimade:https://optimade.materialsproject.org", 'elements HAS ALL "Cs","V"').name
     'https://optimade.materialsproject.org'
@@ -24,7 +26,7 @@ def open_source(location: str | Path, optimade_filter: str = "") -> Source:
         return OptimadeSource(str(location).removeprefix("optimade:"), optimade_filter)
     path = Path(location)
     if path.is_dir():
-        return FolderSource(path)
+        return StoreSource(path) if (path / INDEX).is_file() else FolderSource(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {str(path)!r}")
     endings = path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]
