@@ -9,11 +9,11 @@ import html
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
-from importlib.resources import files
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dao_ase import page
 from dao_ase.composition import Composition
 from dao_ase.evaluate import match
 from dao_ase.runs import SUMMARY
@@ -50,7 +50,8 @@ def write_gallery(
     rmses = [None if reference is None else match(one, reference) for one in structures]
     records += [_record(one, rank, rmse) for rank, (one, rmse) in enumerate(zip(structures, rmses, strict=True), 1)]
     shown = list(structures) if reference is None else [reference, *structures]
-    data = {"structures": records, "elements": _elements(shown), "compared": reference is not None}
+    symbols = (site.specie.symbol for one in shown for site in one)
+    data = {"structures": records, "elements": page.elements(symbols), "compared": reference is not None}
     return write_text(Path(path), _page(title or _title(structures), data))
 
 
@@ -101,20 +102,6 @@ def _record(structure: Structure, rank: int, rmse: float | None) -> dict[str, An
     }
 
 
-def _elements(structures: Iterable[Structure]) -> dict[str, dict[str, Any]]:
-    """Covalent radius (Å) and colour of every element that is shown."""
-    from ase.data import atomic_numbers, covalent_radii
-    from ase.data.colors import jmol_colors
-
-    symbols = sorted({site.specie.symbol for structure in structures for site in structure})
-    table = {}
-    for symbol in symbols:
-        number = atomic_numbers[symbol]
-        red, green, blue = (round(255 * part) for part in jmol_colors[number])
-        table[symbol] = {"radius": float(covalent_radii[number]), "color": f"#{red:02x}{green:02x}{blue:02x}"}
-    return table
-
-
 def _title(structures: Sequence[Structure]) -> str:
     """One formula if all share it, else how many there are."""
     formulas = list(dict.fromkeys(structure.composition.reduced_formula for structure in structures))
@@ -122,19 +109,5 @@ def _title(structures: Sequence[Structure]) -> str:
 
 
 def _page(title: str, data: dict[str, Any]) -> str:
-    """The template with its parts put in; one pass, so that no part is searched for another's mark."""
-    assets = files("dao_ase") / "assets"
-    parts = {
-        "title": html.escape(title),
-        "css": (assets / "gallery.css").read_text(encoding="utf-8"),
-        "licence": (assets / "3Dmol-LICENSE.txt").read_text(encoding="utf-8"),
-        # "</" would end the script element, whatever the JSON says
-        "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/"),
-        "viewer": (assets / "3Dmol-min.js").read_text(encoding="utf-8"),
-        "script": (assets / "gallery.js").read_text(encoding="utf-8"),
-    }
-    text, *pieces = (assets / "gallery.html").read_text(encoding="utf-8").split("{{")
-    for piece in pieces:
-        name, _, rest = piece.partition("}}")
-        text += parts[name] + rest
-    return text
+    """The page of the template."""
+    return page.fill("gallery.html", {"title": html.escape(title), "data": page.as_script(data)}, "gallery.js")
