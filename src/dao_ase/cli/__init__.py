@@ -24,6 +24,7 @@ COMMANDS = (
     "screen",
     "hull",
     "gallery",
+    "compare",
     "evaluate",
     "train",
     "data",

@@ -1,0 +1,189 @@
+"""``dao-ase compare``: DAO-P beside Quantum ESPRESSO."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+    from dao_ase.compare.comparison import Settings
+    from dao_ase.compare.tasks import Crystal
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="FILE_OR_FORMULA...")
+@click.option("--task", type=click.Choice(["scf", "relax", "vc-relax", "eos", "search"]), default="scf", show_default=True,
+              help="One geometry; atoms relaxed; atoms and cell; equation of state; search.")  # fmt: skip
+@click.option("--preset", type=click.Choice(["fast", "standard", "tight"]), default="fast", show_default=True,
+              help="k-points, cutoffs, smearing, spin and thresholds of pw.x.")  # fmt: skip
+@click.option("--pseudo-dir", "pseudo_dirs", multiple=True, type=click.Path(file_okay=False, path_type=Path),
+              help="Folder of UPF files. Also looked at: ESPRESSO_PSEUDO and the Debian package's.")  # fmt: skip
+@click.option(
+    "--with", "peers", multiple=True, help="Another potential: chgnet, matgl, or module:Class of an ASE calculator."
+)
+@click.option(
+    "-n", "number", type=int, default=20, show_default=True, help="Structures that DAO-G draws for a formula."
+)
+@click.option("--refine", type=int, default=3, show_default=True, help="search: so many of the best go to pw.x.")
+@click.option("--budget", type=float, help="search: seconds for pw.x alone. Default: what the other way took.")
+@click.option("--known", type=click.Path(exists=True, dir_okay=False), help="search: the structure to be found.")
+@click.option("--max-atoms", type=int, help="Largest cell for DAO-G. Default: the largest that it was trained on.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--cores", type=int, default=1, show_default=True, help="For everyone; pw.x uses MPI when more than one.")
+@click.option("--command", help="How pw.x is called, for example 'srun pw.x -nk 4'.")
+@click.option("--timeout", type=float, default=3600.0, show_default=True, help="Seconds for a calculation of pw.x.")
+@click.option("--walltime", type=float, help="Seconds after which pw.x begins nothing more.")
+@click.option("--kspacing", type=float, help="k-points of pw.x, 1/Å with the factor 2π. Default: the preset's.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A keyword of pw.x, instead of the preset's."
+)
+@click.option("--fmax", type=float, default=0.01, show_default=True, help="DAO-P and peers relax below this (eV/Å).")
+@click.option("--calculations", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder of pw.x's calculations, so that reports share them. Default: inside the report's.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("comparison"),
+              show_default=True, help="Folder for report.html and report.json.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def compare(inputs: tuple[str, ...], as_json: bool, output: Path, known: str | None, **options: Any) -> None:
+    """Compare DAO-P with pw.x of Quantum ESPRESSO on the structures in files, or on those that DAO-G finds for formulas.
+
+    Same structures, same cores. Finished calculations are kept and never repeated: the same command continues. The exit
+    code is 1 when something is missing from the report; the report says what and why.
+    """
+    import logging
+
+    from dao_ase.compare.comparison import compare_all
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        settings = _settings(output, options)
+        crystals, structures, problems = _crystals(inputs, options, known)
+        for problem in problems:
+            click.echo(problem, err=True)
+        if not crystals:
+            raise click.exceptions.Exit(1)
+        report = compare_all(crystals, settings, structures)
+    except (ValueError, TypeError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(report, indent=1) if as_json else _text(report))
+    click.echo(f"report: {output / 'report.html'}", err=True)
+    for problem in report["problems"]:
+        click.echo(problem, err=True)
+    if problems or report["problems"]:
+        raise click.exceptions.Exit(1)
+
+
+def _settings(output: Path, options: Mapping[str, Any]) -> Settings:
+    from dao_ase.compare.comparison import Settings
+    from dao_ase.compare.search import SearchSettings
+    from dao_ase.espresso.calculation import Machine
+
+    search = SearchSettings(
+        options["number"], options["refine"], options["budget"], options["seed"], options["max_atoms"]
+    )
+    return Settings(
+        options["task"], output, options["preset"], options["pseudo_dirs"], options["peers"],
+        Machine(options["cores"], options["timeout"], options["command"]), _keywords(options["assignments"]),
+        options["kspacing"], options["fmax"], options["walltime"], options["calculations"], search,
+    )  # fmt: skip
+
+
+def _keywords(assignments: Sequence[str]) -> dict[str, Any]:
+    """``ecutwfc=60`` as a number, ``nosym=true`` as a truth value, the rest as text."""
+    found: dict[str, Any] = {}
+    for one in assignments:
+        key, equals, text = one.partition("=")
+        if not equals or not key or not text:
+            raise ValueError(f"--set {one}: write KEY=VALUE, for example ecutwfc=60")
+        try:
+            found[key] = json.loads(text.lower().replace("d", "e") if text[0].isdigit() else text.lower())
+        except ValueError:
+            found[key] = text
+    return found
+
+
+def _crystals(
+    inputs: Sequence[str], options: Mapping[str, Any], known: str | None
+) -> tuple[list[Crystal], dict[str, Structure], list[str]]:
+    """The structures of files; of a formula, what DAO-G and DAO-P think best, or for a search its name alone."""
+    from dao_ase.cli.inputs import as_crystals, read_structures
+    from dao_ase.compare.tasks import Crystal
+    from dao_ase.convert import structure_from_atoms
+
+    files = [Path(one) for one in inputs if Path(one).suffix or Path(one).exists()]
+    found, problems = read_structures(files)
+    taken, _, no_crystals = as_crystals(found)
+    formulas = [one for one in inputs if Path(one) not in files]
+    if options["task"] == "search":
+        pairs = [(one.atoms.get_chemical_formula(), structure_from_atoms(one.atoms)) for one in taken]
+        crystals = [Crystal(formula, one.atoms) for (formula, _), one in zip(pairs, taken, strict=True)]
+        structures = dict(pairs)
+        for formula in formulas:
+            crystals.append(Crystal(formula, _nothing()))
+            if known is not None:
+                structures[formula] = _read(known)
+        return crystals, structures, problems + no_crystals
+    crystals = [Crystal(Path(one.name).name, one.atoms) for one in taken]
+    return crystals + [_best(formula, options) for formula in formulas], {}, problems + no_crystals
+
+
+def _best(formula: str, options: Mapping[str, Any]) -> Crystal:
+    from dao_ase.compare.tasks import Crystal
+    from dao_ase.convert import atoms_from_structure
+    from dao_ase.generator import DAOGenerator
+
+    best = DAOGenerator().generate(
+        formula, options["number"], seed=options["seed"], max_atoms=options["max_atoms"], relax=True
+    )[0]
+    best.properties = {}
+    return Crystal(formula, atoms_from_structure(best))
+
+
+def _nothing() -> Any:
+    from ase import Atoms
+
+    return Atoms()
+
+
+def _read(file: str) -> Structure:
+    import warnings
+
+    from pymatgen.core import Structure
+
+    with warnings.catch_warnings(action="ignore"):  # pymatgen remarks on every ⅓
+        return Structure.from_file(file)
+
+
+def _text(report: Mapping[str, Any]) -> str:
+    """A line for each crystal and method."""
+    lines = []
+    for row in report["rows"]:
+        for name, found in row.get("methods", {}).items():
+            if "times" in found:
+                faster = found.get("against pw.x", {}).get("times_faster_processor")
+                said = f"{found['times']['processor']:.4g} s of processor time"
+                said += "" if faster is None else f", {faster:,.0f} times faster than pw.x"
+                lines.append(f"{row['name']}  {name:8}{said}{_differences(found.get('against pw.x', {}))}")
+        for way, best in row.get("best", {}).items():
+            energy, rmse = (("-" if value is None else f"{value:.4g}") for value in (best["energy"], best["rmse"]))
+            lines.append(f"{row['name']}  {way}: {energy} meV/atom above the best, RMSE {rmse}")
+    return "\n".join(lines)
+
+
+def _differences(against: Mapping[str, Any]) -> str:
+    parts = []
+    if "forces" in against:
+        parts.append(f"forces differ by {against['forces']['mean']:.4f} eV/Å")
+        parts.append(f"pressure by {against['stress']['pressure']:+.2f} GPa")
+    if against.get("volume") is not None:
+        parts.append(f"volume {100 * against['volume']:+.2f} %")
+    if against.get("rmse") is not None:
+        parts.append(f"RMSE {against['rmse']:.4f}")
+    if against.get("bulk_modulus") is not None:
+        parts.append(f"bulk modulus {100 * against['bulk_modulus']:+.1f} %")
+    return "".join(f", {part}" for part in parts)

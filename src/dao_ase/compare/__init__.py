@@ -1,0 +1,1 @@
+"""DAO-P, and other potentials, beside Quantum ESPRESSO: the same structures, the same cores, every choice visible."""

@@ -1,0 +1,155 @@
+"""A whole comparison: which methods, which crystals, and the report as JSON and HTML."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dao_ase.compare.methods import DaoPotential, Espresso, Method, peer
+from dao_ase.compare.report import write_page
+from dao_ase.compare.search import SearchSettings, search
+from dao_ase.compare.tasks import TASKS, Crystal, Row, compare, polymorphs
+from dao_ase.espresso.calculation import Machine
+from dao_ase.espresso.presets import load_preset
+from dao_ase.espresso.pseudopotentials import directories
+from dao_ase.whole_files import write_json
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is compared and how. ``folder`` is for the report; ``calculations`` for pw.x, by default inside it.
+
+    ``extra`` are keywords of pw.x that replace the preset's, ``kspacing`` (1/Å, with 2π) its k-points; ``walltime`` (s) is
+    for everything, ``machine.timeout`` for each calculation.
+    """
+
+    task: str
+    folder: Path
+    preset: str = "fast"
+    pseudo_dirs: Sequence[Path] = ()
+    peers: Sequence[str] = ()
+    machine: Machine = field(default_factory=Machine)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    kspacing: float | None = None
+    fmax: float = 0.01
+    walltime: float | None = None
+    calculations: Path | None = None
+    search: SearchSettings = field(default_factory=SearchSettings)
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ValueError(f"task {self.task!r} is none of {', '.join(TASKS)}")
+        if self.machine.cores < 1:
+            raise ValueError(f"cores is {self.machine.cores}; it must be at least 1")
+
+
+def compare_all(
+    crystals: Sequence[Crystal], settings: Settings, known: Mapping[str, Structure] | None = None
+) -> dict[str, Any]:
+    """Compares every crystal, or searches for every composition (with the structure ``known`` for it), and writes
+    ``report.json`` and ``report.html`` into the folder, anew after each crystal.
+    """
+    import torch
+
+    torch.set_num_threads(settings.machine.cores)  # the same cores for everyone
+    pw = _espresso(settings)
+    methods: list[Method] = [pw, DaoPotential(settings.fmax), *(peer(name, settings.fmax) for name in settings.peers)]
+    rows: list[Row] = []
+    report = _report(rows, settings, pw)
+    for crystal in crystals:
+        if settings.task == "search":
+            rows.append(search(crystal.name, (known or {}).get(crystal.name), pw, settings.search))
+        else:
+            rows.append(compare(crystal, settings.task, methods))
+        report = _report(rows, settings, pw)
+        write(report, settings.folder)
+    return report
+
+
+def write(report: Mapping[str, Any], folder: Path) -> None:
+    """Writes the report as JSON and as a page."""
+    write_json(folder / "report.json", report)
+    write_page(report, folder / "report.html")
+
+
+def _espresso(settings: Settings) -> Espresso:
+    preset = load_preset(settings.preset)
+    if settings.kspacing is not None:
+        preset = replace(preset, kspacing=settings.kspacing)
+    return Espresso(
+        preset,
+        settings.calculations or settings.folder / "calculations",
+        settings.machine,
+        directories(settings.pseudo_dirs),
+        dict(settings.extra),
+        None if settings.walltime is None else time.monotonic() + settings.walltime,
+    )
+
+
+def _report(rows: Sequence[Row], settings: Settings, pw: Espresso) -> dict[str, Any]:
+    names = ", ".join(row["name"] for row in rows)
+    return {
+        "title": f"dao-ase compare: {settings.task}",
+        "summary": f"{names} · preset {settings.preset} · {settings.machine.cores} core"
+        + ("s" if settings.machine.cores > 1 else ""),
+        "rows": list(rows),
+        "polymorphs": polymorphs([row for row in rows if row["task"] != "search"]),
+        "problems": list(dict.fromkeys(problem for row in rows for problem in _problems(row))),
+        "settings": {
+            "task": settings.task, "preset": settings.preset, "k-spacing (1/Å)": pw.preset.kspacing,
+            "smearing": f"{pw.preset.smearing}, {pw.preset.degauss} Ry", "spin": pw.preset.spin,
+            "keywords of pw.x that replace the preset's": ", ".join(f"{k}={v}" for k, v in settings.extra.items()) or "none",
+            "command of pw.x": settings.machine.words, "cores": settings.machine.cores,
+            "time-out of a calculation (s)": settings.machine.timeout,
+            "force below which DAO-P and peers are relaxed (eV/Å)": settings.fmax,
+        },
+        "versions": _versions(settings, pw),
+        "machine": {"processor": _processor(), "load when the report was written": round(os.getloadavg()[0], 1)},
+        "pseudopotentials": {
+            element: {"file": one.file.name, "kind": one.kind, "functional": one.functional, "digest": one.digest}
+            for element, one in sorted(pw.used.items())
+        },
+        "remarks": list(pw.remarks),
+        "inputs": dict(pw.inputs),
+    }  # fmt: skip
+
+
+def _problems(row: Row) -> list[str]:
+    """What went wrong; a relaxation that did not end has a result and a problem."""
+    found = list(row.get("problems", []))
+    for name, one in row.get("methods", {}).items():
+        if "problem" in one:
+            found.append(f"{row['name']}, {name}: {one['problem']}")
+        elif one.get("converged") is False:
+            found.append(f"{row['name']}, {name}: {one['notes']['end']}")
+    return found
+
+
+def _versions(settings: Settings, pw: Espresso) -> dict[str, str]:
+    found = {"pw.x": ", ".join(sorted(pw.versions)) or "not run"}
+    for package in ("dao-ase", "torch", "ase", "pymatgen", *settings.peers):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # a calculator by its import name
+            continue
+    return found
+
+
+def _processor() -> str:
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

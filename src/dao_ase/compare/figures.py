@@ -1,0 +1,100 @@
+"""The numbers by which two methods are compared: only what does not depend on where each puts its zero of energy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dao_ase.evaluate import match
+from dao_ase.relax import GPA
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+Array = NDArray[np.float64]
+MEV = 1000.0
+
+
+def force_errors(found: Array, reference: Array) -> dict[str, float]:
+    """Mean absolute and largest difference of force components (eV/Å), and the mean size of the reference's."""
+    difference = np.abs(found - reference)
+    return {
+        "mean": float(difference.mean()),
+        "largest": float(difference.max()),
+        "mean_size": float(np.abs(reference).mean()),
+    }
+
+
+def stress_errors(found: Array, reference: Array) -> dict[str, float]:
+    """Mean absolute difference of the stress components, and the difference of the pressures (GPa)."""
+    difference = (found - reference) * GPA
+    return {"mean": float(np.abs(difference).mean()), "pressure": float(-np.trace(difference) / 3)}
+
+
+def cell_of(lattice: Array) -> dict[str, float]:
+    """Lengths (Å), angles (degrees) and volume (Å³) of a cell."""
+    from ase.cell import Cell
+
+    cell = Cell(lattice)
+    names = ("a", "b", "c", "alpha", "beta", "gamma")
+    return {name: float(value) for name, value in zip(names, cell.cellpar(), strict=True)} | {
+        "volume": abs(float(cell.volume))
+    }
+
+
+def geometry_errors(found: Structure, reference: Structure) -> dict[str, float | None]:
+    """RMSE of the best mapping in units of (V/N)^⅓ (None: no match), and relative differences of volume and lengths."""
+    mine, theirs = np.array(found.lattice.abc), np.array(reference.lattice.abc)
+    return {
+        "rmse": match(found, reference),
+        "volume": found.volume / reference.volume - 1,
+        "largest_length": float(np.abs(mine / theirs - 1).max()),
+    }
+
+
+def equation_of_state(volumes: Sequence[float], energies: Sequence[float]) -> dict[str, float | None]:
+    """Birch–Murnaghan: volume (Å³) and energy (eV) of the minimum, bulk modulus (GPa); None where there is no minimum."""
+    from ase.eos import EquationOfState
+
+    try:
+        volume, energy, modulus = EquationOfState(list(volumes), list(energies), eos="birchmurnaghan").fit(warn=False)
+    except (ValueError, RuntimeError):  # the points have no minimum between them, or the fit runs away
+        return {"volume": None, "energy": None, "bulk_modulus": None}
+    return {"volume": float(volume), "energy": float(energy), "bulk_modulus": float(modulus) * GPA}
+
+
+def curve_error(found: Sequence[float], reference: Sequence[float]) -> float:
+    """Root mean square difference of two energy curves, each about its own mean."""
+    one, other = np.asarray(found), np.asarray(reference)
+    return float(np.sqrt((((one - one.mean()) - (other - other.mean())) ** 2).mean()))
+
+
+def ratio(slow: float | None, fast: float | None) -> float | None:
+    """How many times less the second is."""
+    return None if slow is None or not fast else slow / fast
+
+
+def orders(energies: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """For each method its structures of one composition, lowest first, relative to its lowest (meV/atom), and the share of
+    pairs that it orders as pw.x does. ``energies`` are eV/atom by method and structure.
+    """
+    reference = energies.get("pw.x", {})
+    rows = []
+    for method, values in energies.items():
+        lowest = min(values.values())
+        shared = [(a, b) for a, b in combinations(values, 2) if a in reference and b in reference]
+        agreeing = [(values[a] - values[b]) * (reference[a] - reference[b]) > 0 for a, b in shared]
+        rows.append({
+            "method": method,
+            "order": [
+                {"structure": name, "energy": MEV * (value - lowest)}
+                for name, value in sorted(values.items(), key=lambda item: item[1])
+            ],
+            "pairs": len(shared),
+            "agreeing": sum(agreeing),
+        })  # fmt: skip
+    return rows
