@@ -8,6 +8,7 @@ import torch
 
 from dao_ase import checkpoint
 from dao_ase.denoiser import Denoiser, DenoiserConfig
+from dao_ase.stability import StabilityModel
 
 TINY = DenoiserConfig(width=16, layers=1, heads=2, pair_width=8, frequencies=2, radial=4)
 VOLUME_PER_ATOM = 20.0  # Å³
@@ -30,6 +31,16 @@ def write_random_generator(path: Path, process: str = "flow", elements: str = "H
         "sampler": {"steps": 3},
     }
     checkpoint.save(path, denoiser.state_dict(), header)
+    return path
+
+
+def write_random_stability(path: Path, process: str = "flow") -> Path:
+    """Weights of a tiny stability model to which no two crystals are alike."""
+    torch.manual_seed(1)
+    model = StabilityModel(TINY)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    checkpoint.save(path, model.state_dict(), model.header(process) | {"guidance": {"start": 0.0, "stop": 1.0}})
     return path
 
 

@@ -7,7 +7,7 @@ from pymatgen.core import Composition as PymatgenComposition
 
 from dao_ase.checkpoint import CheckpointError, save
 from dao_ase.generator import DAOGenerator, StructureGenerator
-from generation import write_random_generator
+from generation import write_random_generator, write_random_stability
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +92,43 @@ def test_weights_of_another_model_are_refused(tmp_path):
     save(tmp_path / "w.safetensors", {}, {"model": "potential"})
     with pytest.raises(CheckpointError, match="no denoiser"):
         DAOGenerator(str(tmp_path / "w.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory) -> DAOGenerator:
+    """A generator and a stability model of random weights."""
+    folder = tmp_path_factory.mktemp("guided")
+    write_random_generator(folder / "g.safetensors")
+    write_random_stability(folder / "s.safetensors")
+    return DAOGenerator(str(folder / "g.safetensors"), stability=str(folder / "s.safetensors"))
+
+
+def test_guidance_is_one_keyword_and_off_at_zero(generator, guided):
+    off, on = (guided.generate("NaCl", n=3, guidance=scale, rank=False) for scale in (0.0, 3.0))
+    assert off == generator.generate("NaCl", n=3, rank=False)
+    assert on != off and len(on) == 3
+    assert guided.generate("NaCl", n=3, guidance=3.0, rank=False) == on
+
+
+def test_ranking_by_stability(guided):
+    ranked = guided.generate("NaCl", n=4, rank="stability")
+    energies = [one.properties["e_above_hull"] for one in ranked]
+    assert energies == sorted(energies) and len(set(energies)) > 1
+
+
+@pytest.mark.parametrize(
+    ("keywords", "reason"), [({"guidance": -1.0}, "negative"), ({"rank": "beauty"}, "'energy', 'stability'")]
+)
+def test_wrong_guidance_and_ranking(guided, keywords, reason):
+    with pytest.raises(ValueError, match=reason):
+        guided.generate("NaCl", n=1, **keywords)
+
+
+def test_a_model_of_another_process_does_not_guide(tmp_path):
+    write_random_generator(tmp_path / "g.safetensors", "diffusion")
+    write_random_stability(tmp_path / "s.safetensors", "flow")
+    generator = DAOGenerator(str(tmp_path / "g.safetensors"), stability=str(tmp_path / "s.safetensors"))
+    with pytest.raises(CheckpointError, match="'flow', DAO-G on 'diffusion'"):
+        generator.generate("NaCl", n=1, guidance=1.0)
+    write_random_stability(tmp_path / "s.safetensors", "diffusion")
+    assert len(generator.generate("NaCl", n=2, guidance=1.0, rank=False)) == 2

@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
 from monty.json import MSONable
 
 from dao_ase import checkpoint
+from dao_ase.cells import CellRules
 from dao_ase.composition import Composition
 from dao_ase.convert import to_structures
 from dao_ase.denoiser import Denoiser, DenoiserConfig
 from dao_ase.gates import refusal
+from dao_ase.guidance import Guidance, GuidanceSettings
 from dao_ase.processes import PROCESSES
 from dao_ase.sampler import SamplerSettings, batches_by_size, sample
+from dao_ase.stability import load_stability
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -62,6 +64,7 @@ class DAOGenerator(MSONable):
 
     ``weights`` is a weight file, by default the one installed with the package; ``steps`` is the number of network
     evaluations for a sample, ``anti_annealing`` the speed-up of the last steps (defaults: what validation found best).
+    ``stability`` is the weight file of the model that guides, by default the installed one.
     """
 
     def __init__(
@@ -71,8 +74,10 @@ class DAOGenerator(MSONable):
         device: str = "cpu",
         steps: int | None = None,
         anti_annealing: float | None = None,
+        stability: str | None = None,
     ) -> None:
         self.weights, self.device, self.steps, self.anti_annealing = weights, device, steps, anti_annealing
+        self.stability = stability
         path = weights or checkpoint.default_weights("dao_g")
         tensors, self._header = checkpoint.load(path, device)
         if self._header.get("model") != "denoiser":
@@ -86,12 +91,13 @@ class DAOGenerator(MSONable):
             SamplerSettings(**self._header.get("sampler", {})),
             **{name: value for name, value in changes.items() if value is not None},
         )
+        self._guide: Guidance | None = None
         self.refused: Counter[str] = Counter()
         """How many samples the geometry gates refused in the last call, by reason."""
 
     def as_dict(self) -> dict[str, Any]:
         """The settings, as monty's MSONable writes them; the weights stay in their file."""
-        settings = {name: getattr(self, name) for name in ("weights", "device", "steps", "anti_annealing")}
+        settings = {name: getattr(self, name) for name in ("weights", "device", "steps", "anti_annealing", "stability")}
         return {"@module": type(self).__module__, "@class": type(self).__name__, **settings}
 
     @property
@@ -125,8 +131,9 @@ class DAOGenerator(MSONable):
         formula_units: int | Sequence[int] | str = 1,
         seed: int = 0,
         max_atoms: int | None = None,
+        guidance: float = 0.0,
         relax: bool = False,
-        rank: bool = True,
+        rank: bool | str = True,
         deduplicate: bool = False,
         symmetrize: bool = False,
         progress: bool = False,
@@ -138,14 +145,20 @@ class DAOGenerator(MSONable):
         ``formula_units``: one number, a list among which the samples are shared out, or "auto" for what the training
         crystals show for such formulas, in cells up to ``max_atoms``.
 
-        ``relax`` relaxes atoms and cell with DAO-P; ``rank`` sorts by DAO-P's energy per atom (eV); ``deduplicate`` keeps
-        one of each group of equal structures; ``symmetrize`` moves atoms onto the symmetry found within 0.1 Å. The same
-        seed gives the same structures.
+        ``guidance`` steers the samples towards what DAO-P's stability model holds for stable: 0 is off, 1 the theory's
+        strength. ``relax`` relaxes atoms and cell with DAO-P; ``rank`` sorts by DAO-P's energy per atom (eV), or, as
+        "stability", by the energy above the hull that the stability model sees; ``deduplicate`` keeps one of each group of
+        equal structures; ``symmetrize`` moves atoms onto the symmetry found within 0.1 Å. The same seed gives the same
+        structures.
         """
+        from dao_ase.rank import check_rank
+
+        check_rank(rank)
         groups = self.groups(
-            composition, n, formula_units=formula_units, seed=seed, max_atoms=max_atoms, progress=progress
-        )
-        finish = {"relax": relax, "rank": rank, "deduplicate": deduplicate, "symmetrize": symmetrize}
+            composition, n, formula_units=formula_units, seed=seed, max_atoms=max_atoms, guidance=guidance,
+            progress=progress,
+        )  # fmt: skip
+        finish: dict[str, Any] = {"relax": relax, "rank": rank, "deduplicate": deduplicate, "symmetrize": symmetrize}
         return [one for group in groups for one in self.finish(group, **finish, progress=progress)]
 
     def groups(
@@ -156,12 +169,13 @@ class DAOGenerator(MSONable):
         formula_units: int | Sequence[int] | str = 1,
         seed: int = 0,
         max_atoms: int | None = None,
+        guidance: float = 0.0,
         progress: bool = False,
     ) -> list[list[Structure]]:
         """Like `generate`, unranked: one list of structures for each composition, all sampled together."""
         groups: list[list[Structure]] = [[] for _ in _as_list(composition)]
         requests = self._requests(composition, n, formula_units, seed, max_atoms)
-        for request, structure in self._accepted(requests, n, progress):
+        for request, structure in self._accepted(requests, n, guidance, progress):
             groups[request.group].append(structure)
         return groups
 
@@ -173,11 +187,12 @@ class DAOGenerator(MSONable):
         formula_units: int | Sequence[int] | str = 1,
         seed: int = 0,
         max_atoms: int | None = None,
+        guidance: float = 0.0,
         progress: bool = False,
     ) -> Iterator[Structure]:
         """Like `generate`, one structure after another as they are made, in bounded memory and unranked."""
         requests = self._requests(composition, n, formula_units, seed, max_atoms)
-        for _, structure in self._accepted(requests, n, progress):
+        for _, structure in self._accepted(requests, n, guidance, progress):
             yield structure
 
     def finish(
@@ -185,7 +200,7 @@ class DAOGenerator(MSONable):
         structures: list[Structure],
         *,
         relax: bool = False,
-        rank: bool = True,
+        rank: bool | str = True,
         deduplicate: bool = False,
         symmetrize: bool = False,
         progress: bool = False,
@@ -193,14 +208,11 @@ class DAOGenerator(MSONable):
         """Relaxes, symmetrizes, ranks and deduplicates structures of one composition, as `generate` does."""
         from dao_ase import rank as ranking
 
-        if not structures:
-            return []
         if relax:
             structures = ranking.relax_structures(structures, progress=progress)
         if symmetrize:
             structures = [ranking.symmetrized(structure) for structure in structures]
-        if rank:
-            structures = ranking.by_energy(structures)
+        structures = ranking.ranked(structures, rank, self.stability)
         if deduplicate:
             structures = ranking.distinct(structures)
         for structure in structures:
@@ -211,32 +223,22 @@ class DAOGenerator(MSONable):
         self, composition: Any, n: int, formula_units: int | Sequence[int] | str = 1, max_atoms: int | None = None
     ) -> list[Composition]:
         """The content of the ``n`` cells that will be sampled for a composition; refuses what cannot be sampled."""
-        if n < 1:
-            raise ValueError(f"n is {n}; ask for at least one structure")
-        parsed = Composition.parse(composition)
-        unknown = [symbol for symbol, _ in parsed.counts if symbol not in self.elements]
-        if unknown:
-            raise ValueError(
-                f"{parsed.formula!r} contains {', '.join(unknown)}, which DAO-G has not seen in training; "
-                f"the {len(self.elements)} trained elements are {' '.join(self.elements)}"
-            )
-        largest = self.max_atoms if max_atoms is None else max_atoms
-        if formula_units == "auto":
-            parsed = parsed.reduced
-            units = self._usual_formula_units(parsed, largest)
-        elif isinstance(formula_units, str):
-            raise ValueError(f"formula_units is {formula_units!r}; give a number, a list of numbers, or 'auto'")
-        else:
-            units = {int(z): 1.0 for z in np.atleast_1d(formula_units)}
-        for z in units:
-            if z < 1:
-                raise ValueError(f"formula_units contains {z}; it must be at least 1")
-            if parsed.num_atoms * z > largest:
-                raise ValueError(
-                    f"{(parsed * z).formula} has {parsed.num_atoms * z} atoms in the cell; at most {largest} are allowed"
-                    + ("" if max_atoms else " (what DAO-G was trained on; max_atoms= lifts the limit)")
+        rules = CellRules(self.elements, self.max_atoms, self._header["formula_units"])
+        return rules.cells(composition, n, formula_units, max_atoms)
+
+    def guide(self, scale: float) -> Guidance | None:
+        """Guidance of this strength, with the window that validation found best; None where the strength is 0."""
+        if scale == 0:
+            return None
+        if self._guide is None:
+            model, header = load_stability(self.stability, self.device)
+            if header["process"] != self._process.name:
+                raise checkpoint.CheckpointError(
+                    f"the stability model was trained on the process {header['process']!r}, DAO-G on "
+                    f"{self._process.name!r}; one cannot guide the other"
                 )
-        return [cell for z, count in _share_out(units, n).items() for cell in [parsed * z] * count]
+            self._guide = Guidance(model, GuidanceSettings(**header.get("guidance", {})))
+        return replace(self._guide, settings=replace(self._guide.settings, scale=scale))
 
     def _requests(
         self, composition: Any, n: int, formula_units: int | Sequence[int] | str, seed: int, max_atoms: int | None
@@ -248,7 +250,9 @@ class DAOGenerator(MSONable):
             for index, cell in enumerate(self.cells(one, n, formula_units, max_atoms))
         ]
 
-    def _accepted(self, requests: list[_Request], n: int, progress: bool) -> Iterator[tuple[_Request, Structure]]:
+    def _accepted(
+        self, requests: list[_Request], n: int, guidance: float, progress: bool
+    ) -> Iterator[tuple[_Request, Structure]]:
         """Structures that passed the gates, chunk by chunk; those that are refused are drawn again with other seeds."""
         self.refused = Counter()
         with _bar(progress, len(requests)) as bar:
@@ -256,7 +260,9 @@ class DAOGenerator(MSONable):
                 waiting = requests[start : start + CHUNK]
                 for _ in range(MAX_ATTEMPTS):
                     failed = []
-                    structures = self.sample_cells([one.cell for one in waiting], [one.seed for one in waiting])
+                    structures = self.sample_cells(
+                        [one.cell for one in waiting], [one.seed for one in waiting], guidance
+                    )
                     for request, structure in zip(waiting, structures, strict=True):
                         reason = refusal(structure)
                         if reason is None:
@@ -274,30 +280,24 @@ class DAOGenerator(MSONable):
                         formula, count, n, MAX_ATTEMPTS, dict(self.refused),
                     )  # fmt: skip
 
-    def sample_cells(self, cells: Sequence[Composition], seeds: Sequence[int]) -> list[Structure]:
+    def sample_cells(
+        self, cells: Sequence[Composition], seeds: Sequence[int], guidance: float = 0.0
+    ) -> list[Structure]:
         """One structure for the content of each cell, from the seed of the same place; nothing is refused."""
+        guide = self.guide(guidance)
         made: list[Structure | None] = [None] * len(cells)
         for indices in batches_by_size([cell.num_atoms for cell in cells]):
             numbers = [cells[index].atomic_numbers for index in indices]
             crystals = sample(
-                self._denoiser, self._process, numbers, [seeds[index] for index in indices], self.settings
-            )
+                self._denoiser, self._process, numbers, [seeds[index] for index in indices], self.settings,
+                guidance=guide,
+            )  # fmt: skip
             for index, structure in zip(indices, to_structures(crystals), strict=True):
                 structure.properties.update(
                     formula_units=cells[index].formula_units, seed=seeds[index], model=self.name
                 )
                 made[index] = structure
         return [structure for structure in made if structure is not None]
-
-    def _usual_formula_units(self, reduced: Composition, largest: int) -> dict[int, float]:
-        """Formula units and their weights among training crystals of this kind of formula, in cells that are allowed."""
-        table: Mapping[str, Mapping[str, int]] = self._header["formula_units"]
-        kind = "-".join(str(count) for count in sorted(count for _, count in reduced.counts))
-        for row in (table.get(kind, {}), table["any"]):
-            fitting = {int(z): float(w) for z, w in row.items() if int(z) * reduced.num_atoms <= largest}
-            if fitting:
-                return fitting
-        return {1: 1.0}
 
 
 def _as_list(composition: Any) -> list[Any]:
@@ -306,17 +306,6 @@ def _as_list(composition: Any) -> list[Any]:
             raise ValueError("the list of compositions is empty")
         return list(composition)
     return [composition]
-
-
-def _share_out(weights: dict[int, float], n: int) -> dict[int, int]:
-    """Splits n among weights by largest remainders, so that the counts are whole and sum to n."""
-    total = sum(weights.values())
-    exact = {z: n * weight / total for z, weight in weights.items()}
-    counts = {z: int(share) for z, share in exact.items()}
-    by_remainder = sorted(exact, key=lambda z: exact[z] - counts[z], reverse=True)
-    for z in by_remainder[: n - sum(counts.values())]:
-        counts[z] += 1
-    return {z: counts[z] for z in sorted(counts) if counts[z]}
 
 
 def _bar(progress: bool, total: int) -> Any:

@@ -13,6 +13,7 @@ from dao_ase.convert import from_structures, to_structures
 from dao_ase.crystals import Crystals
 from dao_ase.derivatives import predict_crystals
 from dao_ase.relax import relax
+from dao_ase.stability import energies_above_hull, load_stability
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -23,6 +24,10 @@ log = logging.getLogger(__name__)
 
 SYMMETRY_TOLERANCE = 0.1
 """Å by which atoms may miss their ideal places; generated structures are not exact."""
+
+
+RANKS = (True, False, "energy", "stability")
+"""Orders that `ranked` knows."""
 
 
 def installed_potential() -> Potential | None:
@@ -56,6 +61,33 @@ def by_energy(structures: list[Structure]) -> list[Structure]:
     if potential is not None:
         with_energies(missing, potential)
     return sorted(structures, key=lambda one: one.properties.get("energy_per_atom", np.inf))
+
+
+def by_stability(structures: list[Structure], weights: str | None = None) -> list[Structure]:
+    """Lowest ``properties["e_above_hull"]`` (eV/atom) first, as the stability model sees the structures as they are.
+
+    ``weights`` is its weight file, by default the installed one. This costs one evaluation of a network of DAO-G's size.
+    """
+    model, header = load_stability(weights)
+    if structures:
+        energies = energies_above_hull(model, from_structures(structures), header["process"])
+        for structure, energy in zip(structures, energies.tolist(), strict=True):
+            structure.properties["e_above_hull"] = energy
+    return sorted(structures, key=lambda one: one.properties["e_above_hull"])
+
+
+def ranked(structures: list[Structure], rank: bool | str, stability: str | None = None) -> list[Structure]:
+    """Structures in the order that ``rank`` names: True or "energy", "stability", or False for the order given."""
+    check_rank(rank)
+    if not rank:
+        return structures
+    return by_stability(structures, stability) if rank == "stability" else by_energy(structures)
+
+
+def check_rank(rank: bool | str) -> None:
+    """Refuses an order that `ranked` does not know."""
+    if rank not in RANKS:
+        raise ValueError(f"rank is {rank!r}; give 'energy', 'stability', True or False")
 
 
 def relax_structures(

@@ -26,7 +26,11 @@ RANKED = 1_000
 @click.option("-z", "--formula-units", default="1", show_default=True, help="A number, a list like 1,2,4, or 'auto'.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--max-atoms", type=int, help="Largest cell. Default: the largest that the model was trained on.")
+@click.option("--guidance", type=float, default=0.0, show_default=True,
+              help="Steer towards stable crystals; 0 is off, 1 the theory's strength.")  # fmt: skip
 @click.option("--relax", is_flag=True, help="Relax atoms and cell with DAO-P.")
+@click.option("--rank", type=click.Choice(["energy", "stability", "none"]), default="energy", show_default=True,
+              help="DAO-P's energy, or the energy above the hull that its stability model sees.")  # fmt: skip
 @click.option("--deduplicate", is_flag=True, help="Keep one of each group of equal structures.")
 @click.option("--symmetrize", is_flag=True, help="Move atoms onto the symmetry found within 0.1 Å.")
 @click.option("--steps", type=int, help="Network evaluations for a sample.")
@@ -42,7 +46,9 @@ def generate(
     formula_units: str,
     seed: int,
     max_atoms: int | None,
+    guidance: float,
     relax: bool,
+    rank: str,
     deduplicate: bool,
     symmetrize: bool,
     steps: int | None,
@@ -70,12 +76,12 @@ def generate(
         units = parse_formula_units(formula_units)
         for formula in wanted:  # refuse everything that is wrong before the work begins
             generator.cells(formula, number, units, max_atoms)
-        finish = {"relax": relax, "deduplicate": deduplicate, "symmetrize": symmetrize}
+        generator.guide(guidance)
+        how: dict[str, Any] = {"formula_units": units, "seed": seed, "max_atoms": max_atoms, "guidance": guidance}
+        finish = {"relax": relax, "rank": rank != "none" and rank, "deduplicate": deduplicate, "symmetrize": symmetrize}
         with RunWriter(output) as run:
             for formula in wanted:
-                made = generator.stream(
-                    formula, number, formula_units=units, seed=seed, max_atoms=max_atoms, progress=True
-                )
+                made = generator.stream(formula, number, **how, progress=True)
                 for chunk in _chunks(generator, made, finish):
                     run.write(chunk)
                 run.refused.update(generator.refused)
@@ -91,7 +97,7 @@ def generate(
         raise SystemExit(130)
 
 
-def _chunks(generator: DAOGenerator, made: Iterator, finish: dict[str, bool]) -> Iterator[list]:
+def _chunks(generator: DAOGenerator, made: Iterator, finish: dict[str, Any]) -> Iterator[list]:
     """Finished structures, up to a thousand at a time; what was made before an interruption is finished too."""
     from itertools import islice
 

@@ -1,0 +1,76 @@
+"""Which cells are sampled for a composition: what a generator has learnt to make, and how samples are shared out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dao_ase.composition import Composition
+
+
+@dataclass(frozen=True)
+class CellRules:
+    """What may be sampled: ``elements``, at most ``max_atoms`` in a cell; ``formula_units`` is the table of the training
+    crystals, from the kind of a formula ("1-3-5" for CsV3Sb5, or "any") to how often it has how many formula units."""
+
+    elements: Sequence[str]
+    max_atoms: int
+    formula_units: Mapping[str, Mapping[str, int]]
+
+    def cells(
+        self, composition: Any, n: int, formula_units: int | Sequence[int] | str = 1, max_atoms: int | None = None
+    ) -> list[Composition]:
+        """The content of the ``n`` cells that will be sampled for a composition; refuses what cannot be sampled."""
+        if n < 1:
+            raise ValueError(f"n is {n}; ask for at least one structure")
+        parsed = Composition.parse(composition)
+        unknown = [symbol for symbol, _ in parsed.counts if symbol not in self.elements]
+        if unknown:
+            raise ValueError(
+                f"{parsed.formula!r} contains {', '.join(unknown)}, which DAO-G has not seen in training; "
+                f"the {len(self.elements)} trained elements are {' '.join(self.elements)}"
+            )
+        largest = self.max_atoms if max_atoms is None else max_atoms
+        if formula_units == "auto":
+            parsed = parsed.reduced
+            units = self._usual_formula_units(parsed, largest)
+        elif isinstance(formula_units, str):
+            raise ValueError(f"formula_units is {formula_units!r}; give a number, a list of numbers, or 'auto'")
+        else:
+            units = {int(z): 1.0 for z in np.atleast_1d(formula_units)}
+        for z in units:
+            if z < 1:
+                raise ValueError(f"formula_units contains {z}; it must be at least 1")
+            if parsed.num_atoms * z > largest:
+                raise ValueError(
+                    f"{(parsed * z).formula} has {parsed.num_atoms * z} atoms in the cell; at most {largest} are allowed"
+                    + ("" if max_atoms else " (what DAO-G was trained on; max_atoms= lifts the limit)")
+                )
+        return [cell for z, count in share_out(units, n).items() for cell in [parsed * z] * count]
+
+    def _usual_formula_units(self, reduced: Composition, largest: int) -> dict[int, float]:
+        """Formula units and their weights among training crystals of this kind of formula, in cells that are allowed."""
+        kind = "-".join(str(count) for count in sorted(count for _, count in reduced.counts))
+        for row in (self.formula_units.get(kind, {}), self.formula_units["any"]):
+            fitting = {int(z): float(w) for z, w in row.items() if int(z) * reduced.num_atoms <= largest}
+            if fitting:
+                return fitting
+        return {1: 1.0}
+
+
+def share_out(weights: dict[int, float], n: int) -> dict[int, int]:
+    """Splits n among weights by largest remainders, so that the counts are whole and sum to n.
+
+    >>> share_out({1: 3.0, 2: 1.0}, 6)
+    {1: 5, 2: 1}
+    """
+    total = sum(weights.values())
+    exact = {z: n * weight / total for z, weight in weights.items()}
+    counts = {z: int(share) for z, share in exact.items()}
+    by_remainder = sorted(exact, key=lambda z: exact[z] - counts[z], reverse=True)
+    for z in by_remainder[: n - sum(counts.values())]:
+        counts[z] += 1
+    return {z: counts[z] for z in sorted(counts) if counts[z]}
