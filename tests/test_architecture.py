@@ -18,7 +18,7 @@ LAYERS = [
     # what a crystal is
     ["whole_files", "torus", "lattice", "niggli", "radii", "symmetry", "composition", "crystals"],
     # atoms in and out, pairs, attention, noise
-    ["convert", "gates", "neighbors", "layers", "page"],
+    ["convert", "gates", "cells", "neighbors", "layers", "page"],
     ["neighbor_attention", "processes"],
     ["data"],
     # DAO-G and DAO-P
