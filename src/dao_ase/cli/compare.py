@@ -81,7 +81,7 @@ def compare(inputs: tuple[str, ...], as_json: bool, output: Path, known: str | N
 def _settings(output: Path, options: Mapping[str, Any]) -> Settings:
     from dao_ase.compare.comparison import Settings
     from dao_ase.compare.search import SearchSettings
-    from dao_ase.espresso.calculation import Machine
+    from dao_ase.espresso.running import Machine
 
     search = SearchSettings(
         options["number"], options["refine"], options["budget"], options["seed"], options["max_atoms"]

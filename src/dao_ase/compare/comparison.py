@@ -16,9 +16,9 @@ from dao_ase.compare.methods import DaoPotential, Espresso, Method, peer
 from dao_ase.compare.report import write_page
 from dao_ase.compare.search import SearchSettings, search
 from dao_ase.compare.tasks import TASKS, Crystal, Row, compare, polymorphs
-from dao_ase.espresso.calculation import Machine
 from dao_ase.espresso.presets import load_preset
 from dao_ase.espresso.pseudopotentials import directories
+from dao_ase.espresso.running import Machine
 from dao_ase.whole_files import write_json
 
 if TYPE_CHECKING:

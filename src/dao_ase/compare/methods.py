@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dao_ase.convert import from_atoms
-from dao_ase.espresso.calculation import Calculation, Machine, Result, run
+from dao_ase.espresso.calculation import Calculation
 from dao_ase.espresso.errors import EspressoError
 from dao_ase.espresso.presets import Preset
 from dao_ase.espresso.pseudopotentials import Pseudopotential, find
+from dao_ase.espresso.running import Machine, Result, is_finished, run
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -213,7 +214,7 @@ class Espresso:
         left = timeout if timeout is not None else self.machine.timeout
         if self.deadline is not None:
             left = min(left, self.deadline - time.monotonic())
-            if left <= 0 and not calculation.is_finished(self.folder):
+            if left <= 0 and not is_finished(calculation, self.folder):
                 raise EspressoError(
                     "out of time",
                     f"{calculation.name}: not begun, the walltime is used up; the same command goes on here",
@@ -274,7 +275,8 @@ def peer(name: str, fmax: float) -> AsePotential:
 def timed(call: Callable[[], Any], repeats: int = REPEATS) -> tuple[Any, Times]:
     """What a call returns, and the median time of several; the first one only warms up."""
     result = call()
-    wall, processor = [], []
+    wall: list[float] = []
+    processor: list[float] = []
     begun = time.perf_counter()
     while len(wall) < repeats and (not wall or time.perf_counter() - begun < PATIENCE):
         started = time.perf_counter(), time.process_time()

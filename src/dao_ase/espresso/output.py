@@ -60,7 +60,7 @@ def parse(text: str) -> Output:
     """Reads the text of an output file, also of one that ends in the middle."""
     accuracies = _accuracies(text)
     steps = [
-        IonicStep(*geometry, accuracies[index] if index < len(accuracies) else [])
+        IonicStep(**geometry, accuracies=accuracies[index] if index < len(accuracies) else [])
         for index, geometry in enumerate(_geometries(text))
     ]
     # "PWSCF        :     20.28s CPU     41.67s WALL", the last line of the table of clocks
@@ -81,7 +81,7 @@ def parse(text: str) -> Output:
         done="JOB DONE." in text,
         out_of_time=OUT_OF_TIME in text,
         scf_converged=NOT_CONVERGED not in text,
-        relaxed="End of BFGS Geometry Optimization" in text or "End final coordinates" in text,
+        relaxed="bfgs converged in" in text,
         message=_message(text),
     )
 
@@ -108,7 +108,7 @@ def _accuracies(text: str) -> list[list[float]]:
     return found
 
 
-def _geometries(text: str) -> list[tuple[Any, ...]]:
+def _geometries(text: str) -> list[dict[str, Any]]:
     """Lattice, positions, energy, forces and stress of each step that has an energy, by ASE's reader."""
     from ase.io.espresso import read_espresso_out
 
@@ -118,8 +118,11 @@ def _geometries(text: str) -> list[tuple[Any, ...]]:
     for atoms in read_espresso_out(io.StringIO(text), index=slice(None)):
         results = atoms.calc.results
         if "energy" in results:
-            found.append((atoms.cell.array.copy(), atoms.positions.copy(), float(results["energy"]),
-                          results.get("forces"), _full(results.get("stress"))))  # fmt: skip
+            found.append({
+                "lattice": atoms.cell.array.copy(), "positions": atoms.positions.copy(),
+                "energy": float(results["energy"]), "forces": results.get("forces"),
+                "stress": _full(results.get("stress")),
+            })  # fmt: skip
     return found
 
 

@@ -1,0 +1,137 @@
+"""What happens around pw.x: never twice the same, continued when out of time, and a clear word for each way to fail.
+
+The program is a script here that prints what the real one printed and ends with the code with which that one ended; the
+real one runs in test_cli_compare.py.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+
+from dao_ase.espresso import running
+from dao_ase.espresso.calculation import Calculation
+from dao_ase.espresso.errors import EspressoError
+from dao_ase.espresso.presets import load_preset
+from dao_ase.espresso.pseudopotentials import find
+from dao_ase.espresso.running import Machine, is_finished, run
+from pseudo import write_upf
+
+PRINTED = Path(__file__).parent / "printed"
+
+
+@pytest.fixture
+def calculation(tmp_path):
+    def make(task="scf"):
+        write_upf(tmp_path / "upf" / "Si.UPF", "Si")
+        return Calculation(bulk("Si", a=5.5), task, load_preset("fast"), find(["Si"], [tmp_path / "upf"]))
+
+    return make
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Puts a pw.x on the PATH that counts its calls and then does what it is told."""
+
+    def put(script: str):
+        file = tmp_path / "bin" / "pw.x"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n{script}\n')
+        file.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{file.parent}:/usr/bin:/bin")
+
+    put.calls = lambda: len((tmp_path / "calls").read_text().splitlines())
+    return put
+
+
+def printing(name: str, code: int) -> str:
+    return f"cat {PRINTED}/{name}.pwo; mkdir -p state; exit {code}"
+
+
+def test_finished_calculation_is_not_repeated(calculation, program, tmp_path, monkeypatch):
+    program(printing("scf", 0))
+    first = run(calculation(), tmp_path / "runs", Machine())
+    assert first.complete and first.output.scf_iterations == 4 and first.processor_seconds == 1.08
+    assert is_finished(calculation(), tmp_path / "runs")
+    monkeypatch.setenv("PATH", "")  # not even the program is needed
+    again = run(calculation(), tmp_path / "runs", Machine())
+    assert again.output.final.energy == first.output.final.energy and program.calls() == 1
+    assert not (first.folder / "state").exists(), "wave functions are removed"
+
+
+def test_out_of_time_is_continued_and_times_add_up(calculation, program, tmp_path):
+    program(printing("stopped", 255))
+    stopped = run(calculation("vc-relax"), tmp_path / "runs", Machine())
+    assert not stopped.complete and stopped.problem.kind == "out of time" and len(stopped.output.steps) == 1
+    assert "the same command continues it" in str(stopped.problem) and (stopped.folder / "state").is_dir()
+    program(printing("vc_relax", 0))
+    ended = run(calculation("vc-relax"), tmp_path / "runs", Machine())
+    assert "'restart'" in (ended.folder / "espresso.pwi").read_text()
+    assert ended.complete and ended.attempts == 2 and len(ended.output.steps) == 6
+    assert ended.processor_seconds == pytest.approx(stopped.processor_seconds + 18.97, abs=0.01)
+    assert ended.output.scf_iterations == 5 + 23
+
+
+def test_program_that_hangs_is_killed(calculation, program, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "GRACE", 0.2)
+    program("sleep 60")
+    found = run(calculation(), tmp_path / "runs", Machine(timeout=0.3))
+    assert found.problem.kind == "out of time" and "give it more with --timeout" in str(found.problem)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "code", "kind", "remedy"),
+    [
+        ("scf", "unconverged", 2, "not converged", "--set mixing_beta=0.2"),
+        ("scf", "failed", 1, "failed", "smearing nonsense unknown"),
+        ("relax", "unrelaxed", 3, "not converged", "--set nstep=300"),
+    ],
+)
+def test_each_failure_says_what_to_do(calculation, program, tmp_path, task, name, code, kind, remedy):
+    program(printing(name, code))
+    found = run(calculation(task), tmp_path / "runs", Machine())
+    assert found.problem.kind == kind and remedy in str(found.problem)
+
+
+def test_crash_before_the_first_word(calculation, program, tmp_path):
+    program("echo 'mpirun: not enough slots' >&2; exit 1")
+    found = run(calculation(), tmp_path / "runs", Machine())
+    assert found.problem.kind == "failed" and "not enough slots" in str(found.problem)
+    program(printing("scf", 0))
+    assert run(calculation(), tmp_path / "runs", Machine()).complete, "a crash is tried again"
+
+
+def test_output_that_is_garbage(calculation, program, tmp_path):
+    text = (PRINTED / "scf.pwo").read_text().replace("force =     0.0", "force = *****")  # overflow
+    (tmp_path / "garbage.pwo").write_text(text)
+    program(f"cat {tmp_path}/garbage.pwo")
+    with pytest.raises(EspressoError, match="cannot be read.*look at it") as error:
+        run(calculation(), tmp_path / "runs", Machine())
+    assert error.value.kind == "unreadable"
+
+
+def test_missing_program_gets_one_sentence(calculation, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(EspressoError, match=r"^pw.x is not on the PATH; install it: apt-get install quantum-espresso"):
+        run(calculation(), tmp_path / "runs", Machine())
+    with pytest.raises(EspressoError, match=r"^mpirun is not on the PATH"):
+        run(calculation(), tmp_path / "runs", Machine(cores=2))
+
+
+def test_mpi_only_for_more_than_one_core():
+    assert (Machine().words, Machine(cores=4).words) == ("pw.x", "mpirun -np 4 pw.x")
+    assert Machine(cores=4, command="srun pw.x -nk 2").words == "srun pw.x -nk 2"
+
+
+def test_interruption_ends_the_program(calculation, program, tmp_path, monkeypatch):
+    def interrupt(self, timeout=None):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    program(f"sleep 60; touch {tmp_path}/survived")
+    monkeypatch.setattr(running.subprocess.Popen, "wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(calculation(), tmp_path / "runs", Machine())
+    record = tmp_path / "runs" / calculation().name / running.RESULT
+    assert not record.exists() or not json.loads(record.read_text())["finished"]
