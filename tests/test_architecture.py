@@ -31,7 +31,7 @@ LAYERS = [
     # what acts on them
     ["verlet", "train", "espresso"],
     ["calculator", "relax", "evaluate", "runs", "database"],
-    ["rank", "ase_plugin", "simulate"],
+    ["rank", "mend", "ase_plugin", "simulate"],
     ["generator", "properties", "phase_diagram"],
     ["benchmark", "compare", "screen", "hull_plot", "gallery", "doctor"],
     ["cli"],

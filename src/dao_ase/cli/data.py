@@ -138,3 +138,53 @@ def label(
     except (ImportError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps(counts) if as_json else f"{counts['kept']} frames in {output}, {counts['left out']} left out")
+
+
+@data.command()
+@click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the new store."
+)
+@click.option("--lower", default=0.08, show_default=True, help="Relax what is higher above the hull, eV/atom,")
+@click.option("--upper", default=0.5, show_default=True, help="and not higher than this.")
+@click.option("--steps", default=30, show_default=True, help="Steps of each relaxation.")
+@click.option("--fmax", default=0.05, show_default=True, help="Largest force, eV/Å, at which it ends earlier.")
+@click.option("--weights", type=click.Path(exists=True, dir_okay=False), help="Weights of another DAO-P.")
+@click.option("--workers", default=2, show_default=True, help="Processes.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the energy changes into this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def relax(
+    store: Path,
+    output: Path,
+    lower: float,
+    upper: float,
+    steps: int,
+    fmax: float,
+    weights: str | None,
+    workers: int,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Copy STORE with its unstable crystals relaxed by DAO-P; an interrupted run resumes.
+
+    A crystal is replaced only if its energy fell and its distances and volume stayed sensible.
+    """
+    from dao_ase.data.store import CrystalStore
+    from dao_ase.mend import MendRules, draw_energy_changes, mend
+
+    try:
+        rules = MendRules(lower, upper, steps, fmax)
+        mended = mend(CrystalStore.open(store), output, rules, weights=weights, workers=workers)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    if plot is not None:
+        draw_energy_changes(mended, plot)
+    report = mended.as_dict()
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    for fate, count in mended.fates.items():
+        click.echo(f"{count:8d}  {fate}")
+    for share, value in report["energy change, meV/atom"].items():
+        click.echo(f"{share:>8s}  of the energy changes lie below {value} meV/atom")
+    click.echo(f"each crystal's fate is in {output / 'relaxed.jsonl'}")
