@@ -93,6 +93,7 @@ class DAOCalculator(Calculator):
         )
         self._list: VerletList | None = None
         self._rows: Neighbors | None = None
+        self._kind: tuple[bytes, bytes] = (b"", b"")
         super().__init__(model=None if name is None else str(name), device=device, dtype=dtype, skin=skin)
 
     @classmethod
@@ -114,14 +115,8 @@ class DAOCalculator(Calculator):
         """Fills ``results``; called by ASE when the atoms have changed."""
         super().calculate(atoms, properties, system_changes)
         _refuse_undefined(self.atoms)
-        if self._list is None or {"numbers", "pbc", "cell"} & set(system_changes):
-            _refuse_flat_cell(self.atoms)
-        if self._list is None or {"numbers", "pbc"} & set(system_changes):
-            self._refuse_untrained(self.atoms)
-            numbers = torch.from_numpy(self.atoms.numbers.astype(np.int64))
-            self._list = VerletList(self.model, numbers, periodic=self.atoms.pbc.tolist(), skin=self.parameters["skin"])
-            self._numbers = numbers.to(self.model.reference.device)
-        predicted = self._predict(self._list, self.atoms.positions, self.atoms.cell.array)
+        _refuse_flat_cell(self.atoms)
+        predicted = self._predict(self._list_of(self.atoms), self.atoms.positions, self.atoms.cell.array)
         energy = float(predicted.energy)
         self.results = {
             "energy": energy,
@@ -131,6 +126,17 @@ class DAOCalculator(Calculator):
         }
         if float(predicted.volume) > 1e-6:
             self.results["stress"] = full_3x3_to_voigt_6_stress(predicted.stress[0].double().cpu().numpy())
+
+    def _list_of(self, atoms: Atoms) -> VerletList:
+        """The neighbour list of the last call where it can serve again, whatever ASE says has changed; else a new one."""
+        kind = (atoms.numbers.tobytes(), atoms.pbc.tobytes())
+        if self._list is None or kind != self._kind:
+            self._refuse_untrained(atoms)
+            numbers = torch.from_numpy(atoms.numbers.astype(np.int64))
+            self._list = VerletList(self.model, numbers, periodic=atoms.pbc.tolist(), skin=self.parameters["skin"])
+            self._numbers = numbers.to(self.model.reference.device)
+            self._kind = kind
+        return self._list
 
     def _predict(self, verlet: VerletList, positions: NDArray, lattice: NDArray) -> Prediction:
         device, dtype = self.model.reference.device, self.model.reference.dtype

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from itertools import combinations_with_replacement
 from typing import Any, NamedTuple
 
@@ -20,6 +21,10 @@ from torch import Tensor, nn
 
 from dao_ase.layers import FeedForward, GatedAddition
 from dao_ase.neighbors import Neighbors
+
+
+FEW_SLOTS = 2048
+"""Up to here a scatter costs less than autograd's way through Python."""
 
 
 class PairFeatures(NamedTuple):
@@ -109,6 +114,8 @@ class _Collect(torch.autograd.Function):
 
 def gather(atoms: Float[Tensor, "atoms features"], neighbors: Neighbors) -> Float[Tensor, "atoms slots features"]:
     """The features of each neighbour. Empty slots hold the atom's own; nothing may flow back into them."""
+    if neighbors.index.numel() <= FEW_SLOTS:
+        return atoms.index_select(0, neighbors.index.flatten()).view(*neighbors.index.shape, atoms.shape[1])
     return _Gather.apply(atoms, neighbors.index, neighbors.reverse)
 
 
@@ -199,20 +206,28 @@ class NeighborAttention(nn.Module):
             keys,
             query.unsqueeze(-1) * self.own_head,
         )
-        peak = logits.detach().amax(1, keepdim=True).clamp(min=0) if logits.shape[1] else logits.new_zeros(1)
+        within = logits.detach() * (pairs.envelope > 0).unsqueeze(
+            -1
+        )  # what lies beyond the cutoff must not set the scale
+        peak = within.amax(1, keepdim=True).clamp(min=0) if logits.shape[1] else logits.new_zeros(1)
         raw = pairs.envelope.unsqueeze(-1) * torch.exp(logits - peak)
         total = torch.exp(-peak) + raw.sum(1, keepdim=True)
         return raw / total, (peak + total.log()).squeeze(1)
 
 
 class NeighborBlock(nn.Module):
-    """One layer of Crysformer: pre-LayerNorm attention over neighbours, feed-forward, gated additions."""
+    """One layer of Crysformer: pre-LayerNorm attention over neighbours, then feed-forward.
 
-    def __init__(self, width: int, attention: NeighborAttention) -> None:
+    Both are joined by the paper's gated addition, or (``gated=False``) simply added. The gates saturate here: those of the
+    first trained weights had shut the last feed-forward out for good.
+    """
+
+    def __init__(self, width: int, attention: NeighborAttention, gated: bool) -> None:
         super().__init__()
         self.attention, self.feed_forward = attention, FeedForward(width)
         self.attention_norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.join_attention, self.join_feed_forward = GatedAddition(width), GatedAddition(width)
+        self.join_attention: Callable[[Tensor, Tensor], Tensor] = GatedAddition(width) if gated else torch.add
+        self.join_feed_forward: Callable[[Tensor, Tensor], Tensor] = GatedAddition(width) if gated else torch.add
 
     def forward(
         self, atoms: Float[Tensor, "atoms width"], pairs: PairFeatures, neighbors: Neighbors
