@@ -50,6 +50,7 @@ class PotentialConfig:
     cutoff_min: float = 4.5
     cutoff_offset: float = 2.5
     cutoff_scale: float = 0.8
+    gated: bool = True  # the paper's gated additions; False: plain residuals
 
 
 class Potential(nn.Module):
@@ -67,7 +68,9 @@ class Potential(nn.Module):
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, c.width)
         self.density = NeighborDensity(c.width, c.value_width, c.radial, moments)
         self.blocks = nn.ModuleList(
-            NeighborBlock(c.width, NeighborAttention(c.width, c.heads, c.key_width, c.value_width, c.radial, moments))
+            NeighborBlock(
+                c.width, NeighborAttention(c.width, c.heads, c.key_width, c.value_width, c.radial, moments), c.gated
+            )
             for _ in range(c.layers)
         )
         self.head = nn.Sequential(

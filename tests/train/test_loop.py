@@ -1,6 +1,8 @@
 """The training loop: it learns, resumes exactly, and refuses what it does not know."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -52,6 +54,22 @@ def test_training_lowers_the_validation_loss(tmp_path, process):
     assert run.validate()["loss"] < 0.95 * before
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 150 and any("val_loss" in line for line in lines)
+
+
+def test_termination_saves_and_leaves(tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    run = trainer(tmp_path, total_steps=1000)
+    step = run._train_step
+
+    def killed_at_seven() -> dict[str, float]:
+        if run.step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step()
+
+    monkeypatch.setattr(run, "_train_step", killed_at_seven)
+    run.run(progress=False)
+    assert trainer(tmp_path, total_steps=1000).step == 7
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_resumed_training_equals_uninterrupted(tmp_path):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -82,11 +84,12 @@ class Trainer:
             (self.folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
 
     def run(self, *, minutes: float | None = None, save_every_s: float = 120.0, progress: bool = True) -> None:
-        """Trains until the schedule ends or the time is over; Ctrl-C saves and leaves."""
+        """Trains until the schedule ends or the time is over; Ctrl-C and SIGTERM (`kill`, a batch system) save and leave."""
         start = saved = time.monotonic()
         spent = self.seconds
         bar = tqdm(total=self.config.total_steps, initial=self.step, disable=not (progress and self.rank == 0))
         sums: dict[str, float] = {}
+        asked_to_stop, restore = _watch_for_termination()
         try:
             while self.step < self.config.total_steps:
                 values = self._train_step()
@@ -103,13 +106,14 @@ class Trainer:
                 if now - saved > save_every_s:
                     self.save()
                     saved = now
-                if minutes is not None and now - start > 60 * minutes:
+                if asked_to_stop.is_set() or (minutes is not None and now - start > 60 * minutes):
                     break
         except KeyboardInterrupt:
             tqdm.write("interrupted: saving the state", file=None)
         finally:
             bar.close()
             self.save()
+            restore()
 
     def _train_step(self) -> dict[str, float]:
         batch = _to_device(next(self.batches), self.device)
@@ -192,6 +196,15 @@ class Trainer:
         line |= {name: float(f"{value:.6g}") for name, value in values.items()}
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _watch_for_termination() -> tuple[threading.Event, Callable[[], object]]:
+    """An event that SIGTERM sets, so that a step is finished before the state is saved; and what undoes this."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        return event, lambda: None
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    return event, lambda: signal.signal(signal.SIGTERM, before)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

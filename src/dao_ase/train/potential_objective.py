@@ -12,13 +12,22 @@ from dao_ase.train.labelled import LabelledBatch
 class PotentialObjective:
     """Weighted sum of mean absolute errors of the energy per atom, the force vectors and the stress.
 
-        L = w_E ⟨|ΔE|/N⟩ + w_F ⟨‖ΔF‖⟩ + w_σ ⟨‖Δσ‖⟩
+        L = w_E ⟨|ΔE|/N⟩ + w_F ⟨‖ΔF‖ / (1 + F̄/f)⟩ + w_σ ⟨‖Δσ‖⟩
 
-    The weights are 1/eV, Å/eV and Å³/eV. Means over crystals with a known energy, atoms, and crystals.
+    The weights are 1/eV, Å/eV and Å³/eV. Means over crystals with a known energy, atoms, and crystals. F̄ is the mean force
+    of the crystal: an error of 0.1 eV/Å matters in a crystal at rest, where relaxations end, more than in one that is
+    torn apart; ``force_scale`` f (eV/Å) says from where on.
     """
 
-    def __init__(self, energy_weight: float = 4.0, force_weight: float = 1.0, stress_weight: float = 10.0) -> None:
+    def __init__(
+        self,
+        energy_weight: float = 4.0,
+        force_weight: float = 1.0,
+        stress_weight: float = 10.0,
+        force_scale: float = float("inf"),
+    ) -> None:
         self.energy_weight, self.force_weight, self.stress_weight = energy_weight, force_weight, stress_weight
+        self.force_scale = force_scale
 
     def loss(self, model: nn.Module, batch: LabelledBatch, rng: torch.Generator) -> dict[str, Tensor]:
         """Losses of a batch, and the mean absolute errors (eV/atom, eV/Å, eV/Å³) by their names."""
@@ -36,10 +45,19 @@ class PotentialObjective:
             min=1
         )
         difference, strain = predicted.forces - batch.forces, (predicted.stress - batch.stress).flatten(1)
-        total = self.energy_weight * energy + self.force_weight * _length(difference).mean()
+        strength = _mean_over_crystals(_length(batch.forces), batch.crystal_index, len(batch))
+        importance = 1 / (1 + strength / self.force_scale)
+        total = self.energy_weight * energy
+        total = total + self.force_weight * (_length(difference) * importance[batch.crystal_index]).mean()
         total = total + self.stress_weight * _length(strain).mean()
         errors = {"energy": energy, "forces": difference.abs().mean(), "stress": strain.abs().mean()}
         return {"loss": total} | {name: value.detach() for name, value in errors.items()}
+
+
+def _mean_over_crystals(values: Tensor, crystal_index: Tensor, crystals: int) -> Tensor:
+    """The mean of the atoms' values for each crystal."""
+    sums = values.new_zeros(crystals).index_add(0, crystal_index, values)
+    return sums / torch.bincount(crystal_index, minlength=crystals)
 
 
 def _length(vectors: Tensor) -> Tensor:
