@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("candidates", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--references", multiple=True, type=click.Path(exists=True, path_type=Path),
-              help="Known phases: a CSV (composition, energy_per_atom), pymatgen entries, structures. Repeatable.")  # fmt: skip
+              help="Known phases: CSV (composition, energy_per_atom), pymatgen entries, structures.")  # fmt: skip
 @click.option("--system", help="Elements, like Cs-V-Sb. Default: the candidates', if they are of one system.")
 @click.option("--recompute", is_flag=True, help="Relax the references' structures, for energies on DAO-P's scale.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Picture to write: png, svg, pdf.")

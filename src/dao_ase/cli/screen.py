@@ -53,7 +53,7 @@ def screen(
     try:
         settings = ScreenSettings(
             samples, parse_formula_units(formula_units), seed, max_atoms, relax_steps, fmax,
-            *(None if file is None else str(Path(file).resolve()) for file in (weights, potential)), device,
+            _absolute(weights), _absolute(potential), device,
         )  # fmt: skip
         found = run.screen(
             run.read_compositions(compositions), output, settings, phases=read_phases(references), count=workers,
@@ -68,6 +68,11 @@ def screen(
     best = [_values(row) for row in store.rows(rank=1)]
     best.sort(key=lambda row: (row["e_above_hull"] is None, row["e_above_hull"], row["composition"]))
     click.echo(json.dumps({**vars(found), "best": best}, indent=1) if as_json else _table(found, best, store))
+
+
+def _absolute(path: str | None) -> str | None:
+    """Workers stand in other folders."""
+    return None if path is None else str(Path(path).resolve())
 
 
 def _values(row: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import csv
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -64,8 +64,8 @@ def screen(
     with _only_one(folder):
         store = _opened(folder, settings, phases, database)
         wanted = unique(compositions)
-        done = {line.composition for line in store.done()}
-        waiting = [one for one in wanted if one not in done]
+        done = {content(line.composition) for line in store.done()}
+        waiting = [one for one in wanted if content(one) not in done]
         shards = [
             Shard(part, settings, _competing(part, phases))
             for part in (tuple(waiting[first : first + shard]) for first in range(0, len(waiting), shard))
@@ -81,7 +81,8 @@ def screen(
 
 def summary(store: ScreenDatabase, wanted: Sequence[str]) -> Summary:
     """What the database holds of the compositions that are wanted."""
-    lines = [line for line in store.done() if line.composition in set(wanted)]
+    contents = set(map(content, wanted))
+    lines = [line for line in store.done() if content(line.composition) in contents]
     errors = sum(line.error is not None for line in lines)
     return Summary(len(wanted), len(lines), errors, sum(line.structures for line in lines))
 
@@ -102,15 +103,20 @@ def read_compositions(path: Path) -> list[str]:
 
 def unique(compositions: Iterable[str]) -> list[str]:
     """Formulas in one spelling, each content of a cell once; what is no formula stays, and becomes a row with its error."""
-    found: dict[Any, str] = {}
+    found: dict[Hashable, str] = {}
     for text in compositions:
-        try:
-            composition = Composition.parse(text)
-        except ValueError:
-            found.setdefault(text, text)
-        else:
-            found.setdefault(frozenset(composition.counts), composition.formula)
+        with suppress(ValueError):
+            text = Composition.parse(text).formula
+        found.setdefault(content(text), text)
     return list(found.values())
+
+
+def content(formula: str) -> Hashable:
+    """What is equal for formulas of the same cell, like NaCl and ClNa; the text itself where it is no formula."""
+    try:
+        return frozenset(Composition.parse(formula).counts)
+    except ValueError:
+        return formula
 
 
 def _opened(folder: Path, settings: ScreenSettings, phases: Sequence[Phase], database: str | None) -> ScreenDatabase:

@@ -70,6 +70,7 @@ def local_config(count: int) -> Config:
                 cores_per_worker=1e-3,  # as many workers as were asked for, also on fewer cores
                 address="127.0.0.1",
                 encrypted=False,
+                heartbeat_period=2,  # how soon a dead worker is noticed
                 launch_cmd=f"{launch} {options}",
                 provider=LocalProvider(
                     init_blocks=1,

@@ -1,0 +1,192 @@
+"""Screening: what is killed goes on, nothing is done twice, one bad composition is a row."""
+
+import os
+import pickle
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import screening
+from dao_ase.cli import main
+from dao_ase.database import Outcome, open_screen
+from dao_ase.phase_diagram import Phase
+from dao_ase.screen.run import read_compositions, screen, unique
+from dao_ase.screen.work import ScreenSettings, Shard, screen_shard
+from dao_ase.screen.workers import read_config, workers
+
+
+def test_compositions_of_a_table_and_of_lines(tmp_path):
+    (tmp_path / "table.csv").write_text("id,composition\n1,NaCl\n2, CsV3Sb5 # kagome\n\n3,\n")
+    assert read_compositions(tmp_path / "table.csv") == ["NaCl", "CsV3Sb5"]
+    (tmp_path / "lines.txt").write_text("# salts\nNaCl\nKCl\n")
+    assert read_compositions(tmp_path / "lines.txt") == ["NaCl", "KCl"]
+    (tmp_path / "empty.csv").write_text("\n")
+    with pytest.raises(ValueError, match="names no composition"):
+        read_compositions(tmp_path / "empty.csv")
+
+
+def test_each_content_of_a_cell_once_and_nonsense_stays():
+    assert unique(["NaCl", " ClNa", "Na2Cl2", "NaXx", "Mg(OH)2", "MgO2H2"]) == ["NaCl", "Na2Cl2", "NaXx", "MgO2H2"]
+
+
+@pytest.fixture
+def quick_screen(tmp_path, monkeypatch):
+    """A screening by the stand-in, in this process."""
+    monkeypatch.setenv("WORKED", str(tmp_path / "worked.txt"))
+    return lambda wanted, **options: screen(wanted, tmp_path, count=0, work=screening.quick, **options)
+
+
+def test_more_compositions_may_come_later(tmp_path, quick_screen):
+    quick_screen(["NaCl"])
+    found = quick_screen(["KCl", "ClNa", "LiCl"])
+    assert (found.compositions, found.done, found.structures) == (3, 3, 9)
+    assert (tmp_path / "worked.txt").read_text().split() == ["NaCl", "KCl", "LiCl"]
+
+
+def test_another_run_wants_another_folder(quick_screen):
+    quick_screen(["NaCl"])
+    with pytest.raises(ValueError, match="other samples, seed; continue it as it was begun"):
+        quick_screen(["NaCl"], settings=ScreenSettings(samples=3, seed=1))
+    with pytest.raises(ValueError, match="other weights or references"):
+        quick_screen(["NaCl"], phases=[Phase("Na", -1.3)])
+
+
+def test_two_at_a_time_are_refused(tmp_path, monkeypatch):
+    def nested(shard: Shard) -> list[Outcome]:
+        with pytest.raises(ValueError, match="another process is screening"):
+            screen(["KCl"], tmp_path, count=0, work=screening.quick)
+        return [Outcome(one) for one in shard.compositions]
+
+    assert screen(["NaCl"], tmp_path, count=0, work=nested).done == 1
+
+
+def test_a_fault_of_the_installation_is_no_fault_of_a_composition(tmp_path):
+    def broken(shard: Shard) -> list[Outcome]:
+        raise ImportError("no module named torch")
+
+    with pytest.raises(ImportError):
+        screen(["NaCl"], tmp_path, count=0, work=broken)
+    assert open_screen(tmp_path).done() == []
+
+
+def start(folder: Path, count: int, processes: int) -> subprocess.Popen:
+    """The screening process, when it has begun."""
+    tests = str(Path(__file__).parent)
+    process = subprocess.Popen(
+        [sys.executable, f"{tests}/screening.py", str(folder), str(count), str(processes)],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": tests}, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "begins\n"
+    return process
+
+
+def kill(process: subprocess.Popen) -> None:
+    with process:
+        process.send_signal(signal.SIGKILL)
+
+
+def worked(folder: Path) -> list[str]:
+    log = folder / "worked.txt"
+    return log.read_text().split() if log.exists() else []
+
+
+def check_books(folder: Path) -> list[str]:
+    """The compositions that are done: each has one line, and all of its rows."""
+    store = open_screen(folder)
+    lines = store.done()
+    assert len({line.composition for line in lines}) == len(lines)
+    rows = Counter(row.composition for row in store.rows())
+    assert rows == {line.composition: max(line.structures, 1) for line in lines}
+    return [line.composition for line in lines]
+
+
+def test_killed_many_times_it_loses_nothing_and_repeats_nothing(tmp_path):
+    """SIGKILL at random moments; what was in the database is never worked on again."""
+    dice, done, seen, count = random.Random(0), [], 0, 150
+    for _ in range(6):
+        process = start(tmp_path, count, 0)
+        while len(worked(tmp_path)) == seen and process.poll() is None:
+            time.sleep(0.005)  # until it works: importing takes longer than a shard
+        time.sleep(dice.uniform(0, 0.15))
+        kill(process)
+        again = set(worked(tmp_path)[seen:]) & set(done)
+        assert not again, f"done before and worked on again: {again}"
+        seen, done = len(worked(tmp_path)), check_books(tmp_path)
+    assert len(done) > 0
+    with start(tmp_path, count, 0) as process:
+        assert f"done={count}, errors=0, structures={3 * count}" in process.stdout.read()
+    assert sorted(check_books(tmp_path)) == sorted(screening.compositions(count))
+
+
+@pytest.mark.slow
+def test_parsl_workers_end_with_the_process_and_a_worker_may_die(tmp_path):
+    """Two workers of Parsl: killed, nothing of it stays; started again, all is done, and what kills a worker is a row."""
+    psutil, _ = pytest.importorskip("psutil"), pytest.importorskip("parsl")
+    process = start(tmp_path, 60, 2)
+    while not worked(tmp_path):
+        assert process.poll() is None
+        time.sleep(0.05)
+    family = psutil.Process(process.pid).children(recursive=True)
+    kill(process)
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive, "Parsl's interchange and workers outlive the process"
+    with start(tmp_path, 60, 2) as process:
+        assert "done=61, errors=1, structures=180" in process.stdout.read()
+    assert len(check_books(tmp_path)) == 61
+    (row,) = open_screen(tmp_path).rows(composition=screening.DEADLY)
+    assert "worker died" in row.error
+
+
+def test_config_file_must_define_a_config(tmp_path):
+    pytest.importorskip("parsl")
+    (tmp_path / "parsl.py").write_text("config = 3\n")
+    with pytest.raises(ValueError, match="defines no 'config'"):
+        read_config(tmp_path / "parsl.py")
+
+
+def test_without_parsl_the_remedy_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "parsl", None)
+    with pytest.raises(ValueError, match=r"dao-ase\[screen\]"), workers(2, None, tmp_path):
+        pass
+
+
+@pytest.fixture(scope="module")
+def shard():
+    phases = (Phase("Na", -1.3), Phase("Cl2", -1.8), Phase("NaCl", -3.3))
+    settings = ScreenSettings(samples=3, relax_steps=5)
+    return Shard(("NaCl", "NaXx", "KBr", "Og"), settings, phases)
+
+
+def test_work_on_a_shard_is_a_pure_function(shard):
+    salt, nonsense, bromide, untrained = screen_shard(pickle.loads(pickle.dumps(shard)))
+    assert [atoms.info["rank"] for atoms in salt.structures] == list(range(1, len(salt.structures) + 1))
+    assert sum(atoms.info["copies"] for atoms in salt.structures) == 3
+    best = salt.structures[0]
+    assert best.get_potential_energy() / 2 == pytest.approx(best.info["energy_per_atom"], abs=1e-4)
+    assert best.info["e_above_hull"] == pytest.approx(best.info["energy_per_atom"] + 3.3, abs=1e-6)
+    assert bromide.structures[0].info["e_above_hull"] is None, "no reference of K and Br"
+    assert "Xx" in nonsense.error and "Og" in untrained.error and not untrained.structures
+    assert salt.provenance["settings"]["samples"] == 3 and set(salt.provenance["weights"]) == {"dao_g", "dao_p"}
+    again = screen_shard(shard)[0]
+    assert (again.structures[0].positions == best.positions).all()
+
+
+def test_command(tmp_path):
+    (tmp_path / "compositions.csv").write_text("composition\nNaCl\nNa\nCl2\nNaXx\n")
+    arguments = ["screen", f"{tmp_path}/compositions.csv", "-o", f"{tmp_path}/run", "-n", "2", "--relax-steps", "3"]
+    done = CliRunner().invoke(main, [*arguments, "--workers", "0"])
+    assert done.exit_code == 0, done.output
+    assert re.search(r"structures of 4 compositions, 1 with an error", done.output)
+    done = CliRunner().invoke(main, [*arguments, "--workers", "0", "--seed", "5"])
+    assert done.exit_code == 1 and "other seed" in done.output
+    done = CliRunner().invoke(main, ["hull", f"{tmp_path}/run", "--plot", f"{tmp_path}/hull.png"])
+    assert done.exit_code == 0, done.output
+    assert "Cl-Na" in done.output and "* on the hull" in done.output and (tmp_path / "hull.png").is_file()
