@@ -106,7 +106,7 @@ def test_output_that_is_garbage(calculation, program, tmp_path):
     text = (PRINTED / "scf.pwo").read_text().replace("force =     0.0", "force = *****")  # overflow
     (tmp_path / "garbage.pwo").write_text(text)
     program(f"cat {tmp_path}/garbage.pwo")
-    with pytest.raises(EspressoError, match="cannot be read.*look at it") as error:
+    with pytest.raises(EspressoError, match=r"cannot be read.*look at it") as error:
         run(calculation(), tmp_path / "runs", Machine())
     assert error.value.kind == "unreadable"
 
