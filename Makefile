@@ -6,13 +6,14 @@
 #   make lint     ruff and mypy
 #   make docs     the documentation, warnings are errors          make docs-serve   the same, live
 #   make bench    every benchmark of benchmarks/, one JSON each
-#   make train    train with CONFIG=...
+#   make train    continue the runs of configs/queue.txt, the first that is not complete first, for MINUTES=60
 #
 # TORCH names the one heavy package: set TORCH="torch==2.13.0 --index-url ..." for a CUDA or a CPU-only build.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
-CONFIG ?=
+CONFIG ?= $(shell sed 's/ *#.*//' configs/queue.txt)
+MINUTES ?= 60
 DEMO ?= demo
 WORKERS ?= 2
 PYTEST_ARGS ?=
@@ -73,8 +74,7 @@ bench: $(VENV)/.test
 	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 train: $(VENV)/.package
-	@test -n '$(CONFIG)' || { echo 'name the run: make train CONFIG=path/to/config.toml' >&2; exit 2; }
-	$(BIN)/dao-ase train $(CONFIG)
+	nice -n 10 $(BIN)/dao-ase train $(CONFIG) --minutes $(MINUTES)
 
 clean:
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -65,7 +65,22 @@ def test_the_header_tells_what_was_trained(folder):
 
 def test_a_finished_run_says_where_it_stands(folder):
     result = CliRunner().invoke(main, ["train", str(folder / "run.toml"), "-o", str(folder / "run"), "--threads", "1"])
-    assert "continuing" in result.output and "step 6 of 6" in result.output
+    assert result.exit_code == 0 and "is complete: 6 steps" in result.output
+
+
+def test_runs_follow_each_other_as_long_as_there_is_time(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    text = (folder / "run.toml").read_text()
+    for name in ("one", "two"):
+        (folder / f"{name}.toml").write_text(text)
+    command = ["train", "one.toml", "two.toml", "--threads", "1"]
+    assert CliRunner().invoke(main, [*command, "--minutes", "1e-3"]).exit_code == 0
+    assert (folder / "runs" / "one").exists() and not (folder / "runs" / "two").exists(), "the first took all the time"
+    assert CliRunner().invoke(main, command).exit_code == 0
+    assert [
+        read_header(folder / "runs" / name / "weights.safetensors")["training"]["step"] for name in ("one", "two")
+    ] == [6, 6]
+    assert "one run" in CliRunner().invoke(main, [*command, "-o", "elsewhere"]).output
 
 
 def test_training_can_start_from_weights(folder):

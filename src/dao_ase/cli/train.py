@@ -1,37 +1,60 @@
-"""``dao-ase train``: start or continue a training run."""
+"""``dao-ase train``: start or continue training runs."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from dao_ase.train.loop import Trainer
+
 
 @click.command()
-@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("configs", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Default: runs/NAME of CONFIG.")
 @click.option("--minutes", type=float, help="Stop after this time; the same command continues.")
 @click.option("--device", default=None, help="cpu or cuda. Default: cuda where there is one.")
 @click.option("--threads", type=int, help="CPU threads of torch.")
-def train(config: Path, output: Path | None, minutes: float | None, device: str | None, threads: int | None) -> None:
-    """Train the model that CONFIG (TOML) describes, or continue where the last call stopped.
+def train(
+    configs: tuple[Path, ...], output: Path | None, minutes: float | None, device: str | None, threads: int | None
+) -> None:
+    """Train the models that CONFIGS (TOML) describe, one after the other, or continue where the last call stopped.
 
     Several GPUs: torchrun --nproc-per-node 4 -m dao_ase.cli train CONFIG
     """
     import torch
 
+    if output and len(configs) > 1:
+        raise click.UsageError("-o names the folder of one run; name one CONFIG with it")
+    if threads:
+        torch.set_num_threads(threads)
+    began = time.monotonic()
+    for config in configs:
+        left = None if minutes is None else minutes - (time.monotonic() - began) / 60
+        if left is not None and left <= 0:
+            break
+        folder = output or Path("runs") / config.stem
+        trainer = _trainer(config, folder, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        total = trainer.config.total_steps
+        if trainer.step == total:
+            click.echo(f"{folder} is complete: {total} steps", err=True)
+            continue
+        if trainer.step:
+            click.echo(f"continuing {folder} at step {trainer.step} of {total}", err=True)
+        trainer.run(minutes=left)
+        click.echo(folder / "weights.safetensors")
+        if trainer.step < total:  # stopped by the user or the time: what comes after it may start from its weights
+            break
+
+
+def _trainer(config: Path, folder: Path, device: str) -> Trainer:
     from dao_ase.train.config import TrainConfig
     from dao_ase.train.tasks import build_trainer
 
-    if threads:
-        torch.set_num_threads(threads)
-    folder = output or Path("runs") / config.stem
     try:
-        settings = TrainConfig.load(config)
-        trainer = build_trainer(settings, folder, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return build_trainer(TrainConfig.load(config), folder, device)
     except (ValueError, TypeError, OSError) as error:
         raise click.ClickException(f"{config}: {error}") from error
-    if trainer.step:
-        click.echo(f"continuing {folder} at step {trainer.step} of {settings.total_steps}", err=True)
-    trainer.run(minutes=minutes)
-    click.echo(folder / "weights.safetensors")
