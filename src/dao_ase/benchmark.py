@@ -56,6 +56,7 @@ def run_benchmark(
     workers: int | None = None,
     progress: bool = False,
     seen: Path | None = None,
+    guidance: float = 0.0,
 ) -> dict[str, Any]:
     """Evaluates the generator on the crystals of ``file`` and writes ``report.json`` and ``match.png`` into ``folder``.
 
@@ -78,9 +79,8 @@ def run_benchmark(
         for start in range(len(results), len(reference), PART):
             began = time.monotonic()
             part = reference[start : start + PART]
-            found = compare(
-                predict(generator, part, samples, seed * SEED_STRIDE + start * samples), part, workers=workers
-            )
+            made = predict(generator, part, samples, seed * SEED_STRIDE + start * samples, guidance)
+            found = compare(made, part, workers=workers)
             seconds += time.monotonic() - began
             with (folder / "results.jsonl").open("a") as log:
                 log.write(json.dumps({"seconds": seconds, "results": [asdict(one) for one in found]}) + "\n")
@@ -114,10 +114,12 @@ def plot_matches(results: list[ReferenceResult], num_atoms: list[int], path: Pat
     figure.savefig(path, dpi=120)
 
 
-def predict(generator: DAOGenerator, reference: list[Structure], samples: int, seed: int) -> list[list[Structure]]:
+def predict(
+    generator: DAOGenerator, reference: list[Structure], samples: int, seed: int, guidance: float = 0.0
+) -> list[list[Structure]]:
     """``samples`` structures with the atoms of each reference."""
     cells = [Composition.from_atomic_numbers(one.atomic_numbers) for one in reference for _ in range(samples)]
-    made = generator.sample_cells(cells, range(seed, seed + len(cells)))
+    made = generator.sample_cells(cells, range(seed, seed + len(cells)), guidance)
     return [made[start : start + samples] for start in range(0, len(made), samples)]
 
 

@@ -16,6 +16,7 @@ import click
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--steps", type=int, help="Network evaluations for a sample.")
 @click.option("--anti-annealing", type=float, help="Speed-up of the coordinates' last steps.")
+@click.option("--guidance", type=float, default=0.0, show_default=True, help="Steer towards stable crystals.")
 @click.option("--weights", type=click.Path(dir_okay=False), help="Weights of another DAO-G.")
 @click.option("--unseen-by", "seen", type=click.Path(exists=True, path_type=Path), metavar="FILE",
               help="Leave out references whose identifier is in this training set.")  # fmt: skip
@@ -30,6 +31,7 @@ def evaluate(
     seed: int,
     steps: int | None,
     anti_annealing: float | None,
+    guidance: float,
     weights: str | None,
     seen: Path | None,
     workers: int | None,
@@ -51,8 +53,9 @@ def evaluate(
         generator = DAOGenerator(weights, steps=steps, anti_annealing=anti_annealing)
         folder = output or Path("evaluation") / Path(benchmark).stem
         report = run_benchmark(
-            generator, file, folder, samples=samples, limit=limit, seed=seed, workers=workers, progress=True, seen=seen
-        )
+            generator, file, folder, samples=samples, limit=limit, seed=seed, workers=workers, progress=True, seen=seen,
+            guidance=guidance,
+        )  # fmt: skip
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
