@@ -88,18 +88,18 @@ class Trainer:
         start = saved = time.monotonic()
         spent = self.seconds
         bar = tqdm(total=self.config.total_steps, initial=self.step, disable=not (progress and self.rank == 0))
-        sums: dict[str, float] = {}
+        window: list[dict[str, float]] = []
         asked_to_stop, restore = _watch_for_termination()
         try:
             while self.step < self.config.total_steps:
-                values = self._train_step()
-                sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
+                window.append(self._train_step())
                 now = time.monotonic()
                 self.seconds = spent + now - start
                 if self.step % self.log_every == 0:
-                    self._log({name: value / self.log_every for name, value in sums.items()})
-                    bar.set_postfix_str(f"loss {sums['loss'] / self.log_every:.4f}")
-                    sums = {}
+                    means = {name: sum(values[name] for values in window) / len(window) for name in window[0]}
+                    self._log(means)
+                    bar.set_postfix_str(f"loss {means['loss']:.4f}")
+                    window = []
                 if self.step % self.val_every == 0 and self.val_batches:
                     self._log({f"val_{name}": value for name, value in self.validate().items()})
                 bar.update()
