@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
 from click.testing import CliRunner
 from pymatgen.core import Lattice, Structure
 
@@ -117,6 +118,26 @@ def test_command_says_which_directory_it_wants(tmp_path):
     assert "no summary.json" in done.output and "dao-ase generate" in done.output
 
 
+def test_screening_runs_have_galleries_of_the_best(tmp_path):
+    """Of each composition the first, nearest to the hull first; --limit says how many."""
+    from dao_ase.database import SETTINGS, Outcome, ScreenDatabase
+
+    (tmp_path / SETTINGS).write_text('{"run": "test", "database": "screen.db"}')
+    outcomes = []
+    for formula, shift in (("NaCl", 0.2), ("KCl", 0.0)):
+        salts = [bulk(formula, "rocksalt", a=5.6 + rank / 10) for rank in (1, 2)]
+        for rank, atoms in enumerate(salts, 1):
+            atoms.info = {"rank": rank, "energy_per_atom": -3 + shift, "e_above_hull": shift * rank, "copies": 7}
+        outcomes.append(Outcome(formula, salts))
+    ScreenDatabase(tmp_path / "screen.db", "test").write([*outcomes, Outcome("Xx", error="no element")])
+    done = CliRunner().invoke(main, ["gallery", str(tmp_path), "--limit", "3"])
+    assert done.exit_code == 0 and "3 of 4 structures" in done.stderr
+    first, second, third = data_of(tmp_path / "gallery.html")["structures"]
+    assert [one["formula"] for one in (first, second, third)] == ["KCl", "NaCl", "KCl"]
+    assert (first["aboveHull"], second["aboveHull"], first["copies"]) == (0.0, 0.2, 7)
+    assert first["file"].endswith("_KCl.cif")
+
+
 @pytest.fixture(scope="module")
 def browser():
     """A headless Chromium that draws with its software WebGL and logs every message of a page."""
@@ -160,7 +181,7 @@ def wait(browser, condition: str) -> None:
     """Until a JavaScript expression holds."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(f"return {condition}"), condition)
+    WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(f"return {condition}"), condition)
 
 
 def shown(browser) -> list[str]:
@@ -207,6 +228,19 @@ def test_sort_reverse_and_find(page):
     assert shown(page) == ["R", "1", *ranks[2:], "2"]
     page.find_element("id", "find").send_keys("fm-3m")
     assert shown(page) == ["R"] and "0 of 12" in page.find_element("id", "count").text
+
+
+@pytest.mark.browser
+def test_energies_above_the_hull_sort_and_lowest_is_said_for_each_composition(browser, tmp_path):
+    structures = [diamond(5.43), diamond(5.60), *candidates(1)]
+    for structure, energy, height in zip(structures, (-5.4, -5.3, -4.5), (0.1, 0.2, -0.03), strict=True):
+        structure.properties = {"energy_per_atom": energy, "e_above_hull": height}
+    browser.get(write_gallery(structures, tmp_path / "page.html").as_uri())
+    browser.find_element("css selector", "#sort option[value=hull]").click()
+    assert shown(browser) == ["3", "1", "2"]
+    cards = [card.text for card in browser.find_elements("css selector", ".card")]
+    assert "lowest" in cards[0] and "\u221230 meV/atom above the hull" in cards[0]
+    assert "lowest" in cards[1] and "+100 meV" in cards[2]
 
 
 @pytest.mark.browser

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dao_ase import page
 from dao_ase.composition import Composition
+from dao_ase.database import SETTINGS, open_screen
 from dao_ase.evaluate import match
 from dao_ase.runs import SUMMARY
 from dao_ase.whole_files import write_text
@@ -35,9 +36,9 @@ def write_gallery(
 ) -> Path:
     """Writes the page and returns its path.
 
-    Of ``structure.properties`` it shows, where present, ``energy_per_atom`` (eV), ``space_group`` (symbol),
-    ``formula_units``, ``seed``, ``model`` and ``file``. A ``reference`` is shown first, and structures that match it carry
-    their RMSE as in `dao_ase.evaluate.match`.
+    Of ``structure.properties`` it shows, where present, ``energy_per_atom`` and ``e_above_hull`` (eV), ``space_group``
+    (symbol), ``formula_units``, ``copies``, ``seed``, ``model`` and ``file``. A ``reference`` is shown first, and
+    structures that match it carry their RMSE as in `dao_ase.evaluate.match`.
 
     >>> from pymatgen.core import Lattice, Structure
     >>> diamond = Structure.from_spacegroup("Fd-3m", Lattice.cubic(5.43), ["Si"], [[0, 0, 0]])
@@ -56,13 +57,22 @@ def write_gallery(
 
 
 def read_run(directory: str | os.PathLike[str]) -> list[Structure]:
-    """The structures of a directory that ``dao-ase generate`` wrote, in the order of its summary, with their properties."""
+    """The structures of a directory, with their properties.
+
+    What ``dao-ase generate`` wrote comes in the order of its summary, what ``dao-ase screen`` wrote by
+    `ScreenDatabase.structures`: the best of each composition first.
+    """
     from pymatgen.io.cif import CifParser
 
     directory = Path(directory)
     summary = directory / SUMMARY
+    if (directory / SETTINGS).is_file():
+        return open_screen(directory).structures()
     if not summary.is_file():
-        raise FileNotFoundError(f"{directory} has no {SUMMARY}; give the directory of 'dao-ase generate ... -o DIR'")
+        raise FileNotFoundError(
+            f"{directory} has no {SUMMARY} and no {SETTINGS}; give the directory of 'dao-ase generate ... -o DIR' or of "
+            "'dao-ase screen ... -o DIR'"
+        )
     structures = []
     for record in json.loads(summary.read_text(encoding="utf-8"))["structures"]:
         # coordinates as they stand in the file: pymatgen would move 0.33333 to ⅓, with a warning
@@ -75,8 +85,8 @@ def read_run(directory: str | os.PathLike[str]) -> list[Structure]:
 def _record(structure: Structure, rank: int, rmse: float | None) -> dict[str, Any]:
     """What the page's script reads of one structure; lengths in Å, volume in Å³/atom, density in g/cm³."""
     properties = structure.properties or {}
-    known, energy = properties.get("space_group"), properties.get("energy_per_atom")
-    symbol, number = structure.get_space_group_info(symprec=SYMMETRY_TOLERANCE)
+    known, energy, height = (properties.get(name) for name in ("space_group", "energy_per_atom", "e_above_hull"))
+    symbol, number = _space_group(structure)
     lattice = structure.lattice
     formula = Composition.from_atomic_numbers(structure.atomic_numbers).formula
     return {
@@ -84,6 +94,8 @@ def _record(structure: Structure, rank: int, rmse: float | None) -> dict[str, An
         "isReference": rank == 0,
         "formula": formula,
         "energy": energy if energy is not None and math.isfinite(energy) else None,  # JSON has no NaN
+        "aboveHull": height if height is not None and math.isfinite(height) else None,
+        "copies": properties.get("copies"),
         "spaceGroup": known or symbol,
         "spaceGroupNumber": number,
         "formulaUnits": properties.get("formula_units"),
@@ -100,6 +112,14 @@ def _record(structure: Structure, rank: int, rmse: float | None) -> dict[str, An
         "frac": structure.frac_coords.round(5).tolist(),
         "cif": structure.copy().relabel_sites().to(fmt="cif"),  # a CIF's site labels must be unique
     }
+
+
+def _space_group(structure: Structure) -> tuple[str, int]:
+    """Symbol and number; those of P1 where spglib finds nothing, for example because atoms coincide."""
+    try:
+        return structure.get_space_group_info(symprec=SYMMETRY_TOLERANCE)
+    except (TypeError, ValueError):
+        return "P1", 1
 
 
 def _title(structures: Sequence[Structure]) -> str:

@@ -94,15 +94,30 @@ const escaped = (value) => String(value).replace(/[&<>"]/g, (sign) => `&#${sign.
 const minus = (number) => number.replace("-", "\u2212");
 const formulaMarkup = (formula) => escaped(formula).replace(/(?<!&#)(\d+)/g, "<sub>$1</sub>");
 const spaceGroupMarkup = (symbol) => escaped(symbol).replace(/_(\d)/g, "<sub>$1</sub>").replace(/-(\d)/g, "$1\u0305");
-const lowest = Math.min(...structures.filter((s) => s.energy !== null).map((s) => s.energy));
+// Energies per atom compare only within one composition: each has its own lowest.
+const composition = (structure) => {
+  const counts = {};
+  for (const elem of structure.species) counts[elem] = (counts[elem] ?? 0) + 1;
+  const divisor = Object.values(counts).reduce(function gcd(a, b) { return b ? gcd(b, a % b) : a; });
+  return Object.keys(counts).sort().map((elem) => elem + counts[elem] / divisor).join("");
+};
+const lowest = {};
+for (const structure of structures) {
+  if (structure.energy === null) continue;
+  const key = composition(structure);
+  lowest[key] = Math.min(lowest[key] ?? Infinity, structure.energy);
+}
 const legend = (structure) => [...new Set(structure.species)]
   .map((elem) => `<i style="background:${elements[elem].color}"></i>${elem}`).join("");
 
 function energyText(structure) {
   if (structure.energy === null) return "<span>no energy</span>";
-  const above = Math.round(1000 * (structure.energy - lowest));
+  const above = Math.round(1000 * (structure.energy - lowest[composition(structure)]));
   return `<b>${minus(structure.energy.toFixed(3))}</b> eV/atom <span>${above === 0 ? "lowest" : `+${above} meV`}</span>`;
 }
+
+const hullText = (structure) => structure.aboveHull === null ? ""
+  : `${minus(Math.round(1000 * structure.aboveHull).toString())} meV/atom above the hull`;
 
 const matchText = (structure) => structure.isReference ? "reference"
   : structure.rmse === null ? "" : `match, RMSE ${structure.rmse.toFixed(4)}`;
@@ -128,7 +143,8 @@ function newCard(structure) {
   badge.hidden = !badge.textContent;
   card.querySelector(".energy").innerHTML = energyText(structure);
   card.querySelector(".facts").innerHTML =
-    `${spaceGroupMarkup(structure.spaceGroup)} · ${structure.species.length} atoms · ${structure.volume.toFixed(1)} Å³/atom`;
+    `${spaceGroupMarkup(structure.spaceGroup)} · ${structure.species.length} atoms · `
+    + (hullText(structure) || `${structure.volume.toFixed(1)} Å³/atom`);
   card.querySelector(".legend").innerHTML = legend(structure);
   setDownload(card.querySelector(".download"), structure);
   return card;
@@ -139,6 +155,7 @@ function newCard(structure) {
 const ORDERS = {
   rank: ["rank", (s) => s.rank],
   energy: ["energy per atom", (s) => s.energy],
+  hull: ["energy above the hull", (s) => s.aboveHull],
   rmse: ["match to the reference", (s) => s.rmse],
   volume: ["volume per atom", (s) => s.volume],
   symmetry: ["symmetry", (s) => -s.spaceGroupNumber],
@@ -181,11 +198,12 @@ function openDetail(structure) {
   byId("detail-title").innerHTML = formulaMarkup(structure.formula);
   dialog.querySelector(".legend").innerHTML = legend(structure);
   setDownload(dialog.querySelector(".download"), structure);
-  const rows = [["Energy", energyText(structure)],
+  const rows = [["Energy", energyText(structure)], ["Hull", hullText(structure)],
     ["Space group", `${spaceGroupMarkup(structure.spaceGroup)} (${structure.spaceGroupNumber})`],
     ["Reference", matchText(structure)], ["Cell", structure.cell],
     ["Volume", `${structure.volume.toFixed(2)} Å³/atom`],
     ["Density", `${structure.density.toFixed(2)} g/cm³`], ["Formula units", escaped(structure.formulaUnits ?? "")],
+    ["Found", structure.copies ? `${Number(structure.copies)} times` : ""],
     ["Seed", escaped(structure.seed ?? "")], ["Model", escaped(structure.model ?? "")], ["File", escaped(structure.file)]];
   dialog.querySelector("table").innerHTML = rows.filter(([, value]) => value !== "")
     .map(([name, value]) => `<tr><th scope="row">${name}</th><td>${value}</td></tr>`).join("");
@@ -272,7 +290,8 @@ addEventListener("keydown", (event) => {
 });
 
 for (const [key, [words]] of Object.entries(ORDERS)) {
-  if (key !== "rmse" || compared) byId("sort").add(new Option(words, key));
+  const useless = (key === "rmse" && !compared) || (key === "hull" && structures.every((s) => s.aboveHull === null));
+  if (!useless) byId("sort").add(new Option(words, key));
 }
 byId("only-matches").hidden = !compared;
 byId("sort").onchange = byId("find").oninput = byId("matches").onchange = arrange;
