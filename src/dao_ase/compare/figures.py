@@ -57,14 +57,24 @@ def geometry_errors(found: Structure, reference: Structure) -> dict[str, float |
 
 
 def equation_of_state(volumes: Sequence[float], energies: Sequence[float]) -> dict[str, float | None]:
-    """Birch–Murnaghan: volume (Å³) and energy (eV) of the minimum, bulk modulus (GPa); None where there is no minimum."""
-    from ase.eos import EquationOfState
+    """Volume (Å³) of the minimum and bulk modulus (GPa) after Birch and Murnaghan; None where there is no minimum.
 
-    try:
-        volume, energy, modulus = EquationOfState(list(volumes), list(energies), eos="birchmurnaghan").fit(warn=False)
-    except (ValueError, RuntimeError):  # the points have no minimum between them, or the fit runs away
-        return {"volume": None, "energy": None, "bulk_modulus": None}
-    return {"volume": float(volume), "energy": float(energy), "bulk_modulus": float(modulus) * GPA}
+    In x = (V/V_m)^(−2/3) their energy is a cubic polynomial; at its minimum B = V d²E/dV² = 4/9 d²E/dx² x² / V.
+    """
+    middle = float(np.mean(volumes))
+    x = (np.asarray(volumes) / middle) ** (-2 / 3)
+    curve = np.polynomial.Polynomial.fit(x, np.asarray(energies) - np.mean(energies), 3)
+    slope, bend = curve.deriv(), curve.deriv(2)
+    minima = [
+        float(root.real)
+        for root in slope.roots()
+        if abs(root.imag) < 1e-9 and x.min() <= root.real <= x.max() and bend(root.real) > 0
+    ]
+    if not minima:
+        return {"volume": None, "bulk_modulus": None}
+    best = min(minima, key=lambda place: float(curve(place)))
+    volume = middle * best**-1.5
+    return {"volume": volume, "bulk_modulus": 4 / 9 * float(bend(best)) * best**2 / volume * GPA}
 
 
 def curve_error(found: Sequence[float], reference: Sequence[float]) -> float:

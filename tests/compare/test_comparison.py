@@ -1,0 +1,156 @@
+"""Tasks and their report: methods beside each other, and what fails leaves the rest in place.
+
+Forces come from potentials that are computed in no time; pw.x is a script that prints what the real one printed.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from dao_ase.compare.comparison import Settings, compare_all, write
+from dao_ase.compare.plots import line_plot
+from dao_ase.compare.search import SearchSettings, random_cell
+from dao_ase.compare.tasks import Crystal, polymorphs
+from dao_ase.espresso import pseudopotentials
+from dao_ase.espresso.running import Machine
+from dao_ase.radii import COVALENT_RADII
+from pseudo import write_upf
+
+PRINTED = Path(__file__).parent.parent / "espresso" / "printed"
+EMT = "ase.calculators.emt:EMT"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A pw.x that prints a relaxation when asked for one, else a single calculation; and a pseudopotential."""
+    program = tmp_path / "bin" / "pw.x"
+    program.parent.mkdir()
+    program.write_text(
+        f"#!/bin/sh\nif grep -q vc-relax espresso.pwi; then cat {PRINTED}/vc_relax.pwo; else cat {PRINTED}/scf.pwo; fi\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setattr(pseudopotentials, "DEBIAN", tmp_path / "none")
+    write_upf(tmp_path / "upf" / "Si.UPF", "Si")
+    return tmp_path
+
+
+def settings(folder, task, **more):
+    return Settings(task, folder / "report", pseudo_dirs=[folder / "upf"], **more)
+
+
+SILICON = Crystal("silicon", bulk("Si", a=5.5))
+
+
+def test_one_geometry(folder):
+    report = compare_all([SILICON], settings(folder, "scf"))
+    row = report["rows"][0]["methods"]
+    assert row["pw.x"]["times"]["scf_iterations"] == 4
+    against = row["DAO-P"]["against pw.x"]
+    assert against["forces"]["largest"] < 1e-3 and abs(against["stress"]["pressure"]) < 5
+    assert against["times_faster_processor"] == pytest.approx(1.08 / row["DAO-P"]["times"]["processor"])
+    assert report["problems"] == [] and report["versions"]["pw.x"] == "6.7MaX"
+    assert "K_POINTS" in next(iter(report["inputs"].values()))
+
+
+def test_relaxation_and_its_page(folder):
+    report = compare_all([Crystal("silicon", bulk("Si", a=5.6))], settings(folder, "vc-relax"))
+    row = report["rows"][0]["methods"]
+    assert row["pw.x"]["converged"] and row["pw.x"]["cell"]["volume"] == pytest.approx(41.1, abs=0.1)
+    assert row["DAO-P"]["converged"] and row["DAO-P"]["energies"][-1] < 0
+    against = row["DAO-P"]["against pw.x"]
+    assert against["rmse"] < 0.01 and abs(against["volume"]) < 0.04
+    page = (folder / "report" / "report.html").read_text()
+    assert json.loads((folder / "report" / "report.json").read_text())["rows"] == report["rows"]
+    assert not re.search(r'(src|href)="(?!data:)', page), "nothing is loaded"
+    for words in ("Relaxation of atoms and cell", "the way down", "relaxed by DAO-P", "Si.UPF", "sha256"):
+        assert words in page
+
+
+def test_equation_of_state_of_a_peer(folder):
+    report = compare_all([Crystal("copper", bulk("Cu"))], settings(folder, "eos", peers=[EMT]))
+    copper = report["rows"][0]["methods"][EMT]
+    assert copper["volume"] == pytest.approx(11.6, abs=0.3) and copper["bulk_modulus"] == pytest.approx(134, rel=0.1)
+    assert min(copper["energies"]) == 0
+    problem = report["rows"][0]["methods"]["pw.x"]["problem"]
+    assert "no PBE pseudopotential of Cu" in problem and len(report["problems"]) == 1
+
+
+def test_without_the_program_the_rest_is_reported(folder, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    report = compare_all([SILICON], settings(folder, "scf"))
+    assert len(report["problems"]) == 1 and "pw.x is not on the PATH; install it" in report["problems"][0]
+    assert "forces" in report["rows"][0]["methods"]["DAO-P"]
+    assert "not on the PATH" in (folder / "report" / "report.html").read_text()
+
+
+def test_walltime_begins_nothing_more_and_continues(folder):
+    report = compare_all([SILICON], settings(folder, "scf", walltime=0.0))
+    assert "walltime is used up" in report["problems"][0]
+    assert compare_all([SILICON], settings(folder, "scf"))["problems"] == []
+    assert compare_all([SILICON], settings(folder, "scf", walltime=0.0))["problems"] == [], "finished ones are read"
+
+
+def test_polymorphs_are_ordered_by_each_method(folder):
+    diamond, beta_tin = SILICON, Crystal("β-tin", bulk("Si", "bct", a=4.8, c=2.6))
+    report = compare_all([diamond, beta_tin], settings(folder, "scf", machine=Machine(timeout=60)))
+    groups = {one["method"]: one for one in report["polymorphs"][0]["methods"]}
+    assert [place["structure"] for place in groups["DAO-P"]["order"]] == ["silicon", "β-tin"]
+    assert polymorphs([report["rows"][0]]) == []
+
+
+def test_names_are_escaped(folder):
+    report = compare_all([Crystal("<script>alert(1)</script>", bulk("Si", a=5.5))], settings(folder, "scf"))
+    write(report, folder / "again")
+    assert "<script>alert(1)" not in (folder / "again" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("change", [{"task": "md"}, {"task": "scf", "machine": Machine(cores=0)}])
+def test_wrong_settings(folder, change):
+    with pytest.raises(ValueError, match=r"is none of|must be at least 1"):
+        settings(folder, **change)
+
+
+@pytest.mark.parametrize("name", ["no_such_module:Calculator", "guess"])
+def test_unknown_peer(folder, name):
+    with pytest.raises(ValueError, match="--with"):
+        compare_all([SILICON], settings(folder, "scf", peers=[name]))
+
+
+def test_random_cells_have_room_and_follow_the_seed():
+    numbers = [11, 17, 17, 8]
+    radii = np.array([COVALENT_RADII[number] for number in numbers])
+    one, again, other = (random_cell(numbers, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.positions, again.positions)
+    assert not np.allclose(one.cell.lengths(), other.cell.lengths())
+    distance = one.get_all_distances(mic=True) + 9 * np.eye(4)
+    assert (distance > 0.79 * (radii[:, None] + radii[None])).all()
+
+
+def test_search_reports_both_ways(folder):
+    known = {"Si2": bulk("Si", a=5.43)}
+    from dao_ase.convert import structure_from_atoms
+
+    search = SearchSettings(number=3, refine=1, budget=3.0)
+    report = compare_all(
+        [Crystal("Si2", bulk("Si"))],
+        settings(folder, "search", search=search),
+        {name: structure_from_atoms(atoms) for name, atoms in known.items()},
+    )
+    row = report["rows"][0]
+    assert len(row["DAO"]["candidates"]) == 3
+    energies = [one["energy_per_atom"] for one in row["DAO"]["candidates"]]
+    assert energies == sorted(energies)
+    assert len(row["refined"]) == 1 and row["random"] and row["pw.x on the known structure"]["rmse"] < 0.05
+    assert set(row["best"]) == {"DAO, then pw.x", "pw.x alone"}
+    assert "Search: Si2" in (folder / "report" / "report.html").read_text()
+
+
+def test_plot_has_a_line_for_each_series():
+    drawn = line_plot({"a<b": [(1, 1.0), (2, 0.1)], "zero": [(1, 0.0), (2, 1e-3)]}, "x", "y", logarithmic=True)
+    assert drawn.count("<polyline") == 2 and "a&lt;b" in drawn and "1e-2" in drawn
+    assert line_plot({"none": []}, "x", "y") == ""

@@ -1,0 +1,73 @@
+"""dao-ase compare, with the real pw.x where there is one, and what it says where there is none."""
+
+import json
+import shutil
+
+import pytest
+from ase.build import bulk
+from ase.io import write
+from click.testing import CliRunner
+
+from dao_ase.cli import main
+from dao_ase.cli.compare import _keywords
+from dao_ase.espresso.pseudopotentials import DEBIAN
+
+HAS_ESPRESSO = shutil.which("pw.x") is not None and DEBIAN.is_dir()
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["compare", *map(str, arguments)])
+
+
+@pytest.fixture
+def silicon(tmp_path):
+    write(tmp_path / "silicon.extxyz", bulk("Si", a=5.5))
+    return tmp_path / "silicon.extxyz"
+
+
+@pytest.mark.espresso
+@pytest.mark.skipif(
+    not HAS_ESPRESSO, reason="pw.x and Debian's pseudopotentials: apt-get install quantum-espresso-data"
+)
+def test_two_atoms_with_the_real_program(silicon, tmp_path, monkeypatch):
+    monkeypatch.delenv("ESPRESSO_PSEUDO", raising=False)
+    arguments = [silicon, "--preset", "fast", "--kspacing", "0.7", "--set", "ecutwfc=25", "--set", "ecutrho=150",
+                 "-o", tmp_path / "report"]  # fmt: skip
+    done = run(*arguments)
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    reference, ours = (report["rows"][0]["methods"][name] for name in ("pw.x", "DAO-P"))
+    assert reference["times"]["scf_iterations"] >= 3 and reference["notes"]["electrons"] == 8
+    assert abs(reference["pressure"]) < 3  # the cell is within 1 % of the relaxed one
+    assert ours["against pw.x"]["forces"]["largest"] < 0.01 and abs(ours["against pw.x"]["stress"]["pressure"]) < 5
+    assert "times faster than pw.x" in done.stdout and (tmp_path / "report" / "report.html").exists()
+    monkeypatch.setenv("PATH", "")
+    assert run(*arguments).exit_code == 0, "what is finished needs no program any more"
+
+
+def test_machine_without_the_program_gets_one_sentence(silicon, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    done = run(silicon, "-o", tmp_path / "report")
+    assert done.exit_code == 1
+    said = [line for line in done.stderr.splitlines() if "install" in line]
+    assert len(said) == 1 and ("pw.x is not on the PATH" in said[0] or "no PBE pseudopotential" in said[0])
+    assert "DAO-P" in done.stdout and (tmp_path / "report" / "report.html").exists()
+
+
+def test_files_that_are_none_are_named(tmp_path):
+    done = run(tmp_path / "missing.cif", "-o", tmp_path / "report")
+    assert done.exit_code == 1 and "missing.cif" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [("ecutwfc=60", 60), ("degauss=1d-2", 0.01), ("nosym=true", True), ("smearing=gauss", "gauss"), ("nspin=2", 2)],
+)
+def test_keywords(words, value):
+    assert list(_keywords([words]).values()) == [value]
+
+
+@pytest.mark.parametrize("words", ["ecutwfc", "=3", "nspin="])
+def test_keyword_without_a_value(silicon, words):
+    done = run(silicon, "--set", words)
+    assert done.exit_code == 1 and "write KEY=VALUE" in done.stderr
