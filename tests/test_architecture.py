@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "dao_ase"
 
 LAYERS = [
     # what a crystal is
-    ["whole_files", "torus", "lattice", "niggli", "radii", "symmetry", "composition", "crystals"],
+    ["whole_files", "memory", "torus", "lattice", "niggli", "radii", "symmetry", "composition", "crystals"],
     # atoms in and out, pairs, attention, noise
     ["convert", "gates", "cells", "neighbors", "layers", "page"],
     ["neighbor_attention", "processes"],
@@ -41,7 +41,18 @@ entry, and inside it imports may go anywhere but in a circle."""
 
 PORTABLE = {
     *("torus", "lattice", "radii", "composition", "crystals", "layers", "neighbors", "neighbor_attention", "processes"),
-    *("denoiser", "potential", "derivatives", "checkpoint", "stability", "guidance", "sampler", "train", "whole_files"),
+    *(
+        "denoiser",
+        "potential",
+        "derivatives",
+        "checkpoint",
+        "stability",
+        "guidance",
+        "sampler",
+        "train",
+        "whole_files",
+        "memory",
+    ),
 }
 """These train and sample on machines that have neither ase nor pymatgen."""
 PORTABLE_LIBRARIES = {"torch", "numpy", "safetensors", "jaxtyping", "tqdm"}

@@ -169,6 +169,16 @@ def test_molecules_slabs_and_left_handed_cells_have_an_answer():
     assert np.allclose(left.get_stress(), right.get_stress(), atol=1e-10)
 
 
+def test_atoms_that_come_to_coincide_have_no_energy():
+    """The list of neighbours still holds there, so that nothing is searched anew."""
+    atoms = Atoms("Si2", positions=[[0, 0, 0], [0.2, 0, 0]], cell=np.eye(3) * 8, pbc=True)
+    atoms.calc = calculator()
+    assert atoms.get_potential_energy() > 100
+    atoms.positions[:] = 0.1
+    with pytest.raises(ValueError, match="not a finite number; atoms are far too close"):
+        atoms.get_potential_energy()
+
+
 def test_charges_and_spins_change_nothing():
     atoms = NAMED["salt"].copy()
     atoms.calc = calculator()

@@ -99,6 +99,40 @@ def test_one_bad_crystal_touches_no_other():
         assert reason in result.reason
 
 
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_bad_ones_among_many_touch_no_other(count):
+    """Each is named with its reason; every other crystal ends where it ends without them."""
+    good = to_crystals(*(rattled(bulk("Cu", a=3.6), 0.02, seed) for seed in range(count)))
+    twice = Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 0.001]], cell=4 * np.eye(3), pbc=True)
+    empty = Crystals(good.lattice[:1], good.frac_coords[:0], good.atomic_numbers[:0], torch.tensor([0]))
+    nameless = Crystals(good.lattice[:1], good.frac_coords[:1], torch.tensor([130]), torch.tensor([1]))
+    bad = [empty, nameless, _with_nan(COPPER), to_crystals(twice), _raw(Atoms("Cu", cell=np.zeros((3, 3))))]
+    mixed = [good[:30], *bad[:3], good[30:70], *bad[3:], good[70:]]
+    alone = relax(good, MODEL, steps=2)
+    among = relax(Crystals.concatenate(mixed), MODEL, steps=2)
+    reasons = [among[place].reason for place in (30, 31, 32, 73, 74)]
+    for reason, expected in zip(
+        reasons, ("no atoms", "number 130", "finite", "0.001 Å apart", "three-dimensional"), strict=True
+    ):
+        assert expected in reason
+    rest = among[:30] + among[33:73] + among[75:]
+    for first, second in zip(alone, rest, strict=True):
+        assert first.reason == second.reason
+        assert np.allclose(first.final.positions, second.final.positions, atol=1e-9)
+        assert np.allclose(first.final.lattice, second.final.lattice, atol=1e-9)
+
+
+def test_left_handed_cells_relax_to_the_same_crystal():
+    atoms = rattled(HCP, 0.03)
+    mirrored = atoms.copy()
+    mirrored.set_cell(atoms.cell.array[[1, 0, 2]])
+    assert np.linalg.det(mirrored.cell.array) < 0
+    right, left = one(atoms, fmax=0.005), one(mirrored, fmax=0.005)
+    assert left.converged
+    assert left.final.energy == pytest.approx(right.final.energy, abs=1e-6)
+    assert left.final.volume == pytest.approx(right.final.volume, rel=1e-5)
+
+
 def _raw(atoms: Atoms) -> Crystals:
     lattice = torch.tensor(atoms.cell.array).unsqueeze(0)
     return Crystals(

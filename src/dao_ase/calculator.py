@@ -118,6 +118,8 @@ class DAOCalculator(Calculator):
         _refuse_flat_cell(self.atoms)
         predicted = self._predict(self._list_of(self.atoms), self.atoms.positions, self.atoms.cell.array)
         energy = float(predicted.energy)
+        if not np.isfinite(energy):
+            raise ValueError("the energy of these positions is not a finite number; atoms are far too close")
         self.results = {
             "energy": energy,
             "free_energy": energy,
@@ -135,14 +137,15 @@ class DAOCalculator(Calculator):
             numbers = torch.from_numpy(atoms.numbers.astype(np.int64))
             self._list = VerletList(self.model, numbers, periodic=atoms.pbc.tolist(), skin=self.parameters["skin"])
             self._numbers = numbers.to(self.model.reference.device)
-            self._kind = kind
+            self._kind, self._rows = kind, None
         return self._list
 
     def _predict(self, verlet: VerletList, positions: NDArray, lattice: NDArray) -> Prediction:
         device, dtype = self.model.reference.device, self.model.reference.dtype
         if verlet.update(positions, lattice):
+            self._rows = None
+        if self._rows is None:
             self._rows = Neighbors.from_pairs(verlet.pairs, len(positions)).to(device)
-        assert self._rows is not None
         cell = torch.tensor(lattice, device=device).unsqueeze(0)
         vectors = self._rows.vectors(torch.tensor(positions, device=device), cell).to(dtype)
         volume = torch.tensor([abs(np.linalg.det(lattice))], dtype=dtype, device=device)

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dao_ase.crystals import Crystals
+from dao_ase.memory import refuse_too_large
 from dao_ase.neighbor_attention import collect
 from dao_ase.neighbors import Neighbors, Pairs, find_pairs, join
 from dao_ase.potential import Potential
@@ -85,6 +86,10 @@ def predict_crystals(model: Potential, crystals: Crystals, *, slots: int = 100_0
     pairs = [pairs_of(model, crystal) for crystal in crystals]
     work = [2 * len(found.first) for found in pairs]
     parts = []
+    for large in (crystal for crystal, amount in enumerate(work) if amount > slots):  # each is a part of its own
+        count = int(crystals.num_atoms[large])
+        what = f"crystal {large}: {count} atoms with {work[large] // count} neighbours each"
+        refuse_too_large(model.bytes_needed(count, work[large]), what, device)
     for chosen in _parts(work, slots):
         batch = crystals[chosen]
         neighbors = Neighbors.from_pairs(

@@ -13,7 +13,7 @@ The energy depends on the geometry through the vectors r_ij alone; derivatives.p
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -53,6 +53,14 @@ class PotentialConfig:
     gated: bool = True  # the paper's gated additions; False: plain residuals
 
 
+class _Shell(NamedTuple):
+    """Distances (Å) to the neighbours, sums of covalent radii (Å), and what the layers see of each pair."""
+
+    distance: Float[Tensor, "atoms slots"]
+    contact: Float[Tensor, "atoms slots"]
+    pairs: PairFeatures
+
+
 class Potential(nn.Module):
     """Energies of atoms from the vectors to their neighbours."""
 
@@ -90,6 +98,17 @@ class Potential(nn.Module):
         """What a weight file must say for the model to be built again."""
         return {"model": "potential", "config": asdict(self.config)}
 
+    def bytes_needed(self, num_atoms: int, slots: int) -> int:
+        """About how much memory energy and forces take: what the backward pass keeps of each atom and each neighbour slot.
+
+        Counted from the sizes of the network; for the installed weights, 5 to 25 % more than what was measured.
+        """
+        c = self.config
+        components = sum(self.moments.sizes)
+        looks = 6 * c.value_width * (c.layers + 1) + (3 * c.key_width + 8 * c.heads) * c.layers
+        numbers = slots * (looks + 6 * (components + c.radial)) + num_atoms * 26 * c.width * c.layers
+        return numbers * self.reference.element_size()
+
     def pair_cutoff(self, first: Int[Tensor, "..."], second: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The cutoff (Å) of two elements, given their atomic numbers."""
         radii = self.radii.to(first.device)
@@ -121,6 +140,26 @@ class Potential(nn.Module):
         neighbors: Neighbors,
     ) -> Float[Tensor, "atoms"]:
         """The energy (eV) of each atom, without the reference of its element; see `reference`."""
+        shell = self._shell(atomic_numbers, vectors, neighbors)
+        energies = self.head(self._states(atomic_numbers, shell.pairs, neighbors)[-1]).squeeze(-1)
+        close = shell.distance < shell.contact
+        if bool(close.any()):
+            energies = energies + _repulsion(atomic_numbers, shell.distance, shell.contact, close, neighbors)
+        return energies
+
+    def states(
+        self,
+        atomic_numbers: Int[Tensor, "atoms"],
+        vectors: Float[Tensor, "atoms slots 3"],
+        neighbors: Neighbors,
+    ) -> list[Float[Tensor, "atoms width"]]:
+        """The states of the atoms after the first look at their neighbours and after each layer.
+
+        The last ones are what the energy is read from; properties.py reads other properties from all of them.
+        """
+        return self._states(atomic_numbers, self._shell(atomic_numbers, vectors, neighbors).pairs, neighbors)
+
+    def _shell(self, atomic_numbers: Tensor, vectors: Tensor, neighbors: Neighbors) -> _Shell:
         radius = self.radii[atomic_numbers]
         contact = radius.unsqueeze(1) + radius[neighbors.index]
         cutoff = self._cutoff(contact)
@@ -128,16 +167,14 @@ class Potential(nn.Module):
         x = distance / cutoff
         u = envelope(x)
         moments = self.moments(direction.flatten(0, 1)).unflatten(0, x.shape)
-        pairs = PairFeatures(bessel(x, self.config.radial) * u.unsqueeze(-1), u, moments)
+        return _Shell(distance, contact, PairFeatures(bessel(x, self.config.radial) * u.unsqueeze(-1), u, moments))
+
+    def _states(self, atomic_numbers: Tensor, pairs: PairFeatures, neighbors: Neighbors) -> list[Tensor]:
         atoms = self.embedding(atomic_numbers)
-        atoms = atoms + self.density(atoms, pairs, neighbors)
+        states = [atoms + self.density(atoms, pairs, neighbors)]
         for block in self.blocks:
-            atoms = block(atoms, pairs, neighbors)
-        energies = self.head(atoms).squeeze(-1)
-        close = distance < contact
-        if bool(close.any()):
-            energies = energies + _repulsion(atomic_numbers, distance, contact, close, neighbors)
-        return energies
+            states.append(block(states[-1], pairs, neighbors))
+        return states
 
     def _cutoff(self, contact: Tensor) -> Tensor:
         """The cutoff (Å) of atoms whose covalent radii sum to ``contact`` (Å)."""

@@ -161,6 +161,8 @@ class _Path:
         self.trajectory: list[Frame] = []
 
     def _refuse_impossible(self, model: Potential) -> None:
+        if not len(self.numbers):
+            raise ValueError("the crystal has no atoms")
         if not np.isfinite(self.positions).all() or not np.isfinite(self.lattice).all():
             raise ValueError("a position or the lattice is not a finite number")
         if abs(np.linalg.det(self.lattice)) < 1e-3:
@@ -169,7 +171,7 @@ class _Path:
             )
         unknown = sorted(set(self.numbers.tolist()) - set(model.elements))
         if unknown:
-            names = ", ".join(SYMBOLS[z] for z in unknown)
+            names = ", ".join(SYMBOLS[z] if 0 < z < len(SYMBOLS) else f"number {z}" for z in unknown)
             raise ValueError(
                 f"{names} is outside the {len(model.elements)} trained elements; see DAOCalculator().elements"
             )

@@ -9,11 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dao_ase.memory import refuse_too_large
 from dao_ase.neighbors import Pairs, find_pairs
 from dao_ase.potential import Potential
 
 MIN_DISTANCE = 0.05
 """Two atoms closer than this (Å) are taken for one atom given twice."""
+
+
+MANY_ATOMS = 1000
+"""Fewer atoms, or neighbours, than this fit everywhere: what they need is not compared with the memory that there is."""
 
 
 class VerletList:
@@ -44,10 +49,12 @@ class VerletList:
         """Makes `pairs` right for this geometry (Å); whether they had to be found again."""
         if self._holds(positions, lattice):
             return False
+        self._refuse_too_many(lattice)
         x, cell = torch.tensor(positions), torch.tensor(lattice)
         pairs = find_pairs(x, cell, self.cutoff + self.skin, periodic=self.periodic, backend=self.backend)
         self._refuse_coincident(x, cell, pairs)
         self.pairs = self.model.within_cutoff(self.atomic_numbers, x, cell, pairs, self.skin)
+        self._refuse_too_large()
         self._at = (positions.copy(), lattice.copy())
         self.builds += 1
         return True
@@ -65,6 +72,30 @@ class VerletList:
             shrink = min(1.0, float(np.linalg.svd(deformation, compute_uv=False)[-1]))
         moved = float(np.sqrt(((positions - origin) ** 2).sum(1).max()))
         return 2 * moved < shrink * (self.cutoff + self.skin) - self.cutoff
+
+    def _refuse_too_many(self, lattice: NDArray) -> None:
+        """Before the search, which takes memory of its own: by the neighbours that atoms of this density have."""
+        if len(self.atomic_numbers) < MANY_ATOMS:
+            return
+        volume = abs(float(np.linalg.det(lattice)))
+        if volume > 0 and (self.periodic is True or (not isinstance(self.periodic, bool) and all(self.periodic))):
+            kinds, counts = torch.unique(self.atomic_numbers, return_counts=True)
+            sphere = 4 / 3 * np.pi * self.model.pair_cutoff(kinds.unsqueeze(1), kinds.unsqueeze(0)).double() ** 3
+            expected = float((counts.unsqueeze(1) * counts * sphere).sum()) / volume - len(self.atomic_numbers)
+            self._refuse(max(int(expected), 0))
+
+    def _refuse_too_large(self) -> None:
+        """After the search, by the neighbours that were found."""
+        count = len(self.atomic_numbers)
+        if 2 * len(self.pairs.first) < MANY_ATOMS:
+            return
+        degree = torch.bincount(torch.cat([self.pairs.first, self.pairs.second]), minlength=count)
+        self._refuse(count * int(degree.max()))
+
+    def _refuse(self, slots: int) -> None:
+        count = len(self.atomic_numbers)
+        what = f"{count} atoms with about {slots // count} neighbours each"
+        refuse_too_large(self.model.bytes_needed(count, slots), what, self.model.reference.device)
 
     @staticmethod
     def _refuse_coincident(positions: Tensor, lattice: Tensor, pairs: Pairs) -> None:
