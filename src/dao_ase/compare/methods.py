@@ -21,7 +21,7 @@ from dao_ase.espresso.calculation import Calculation
 from dao_ase.espresso.errors import EspressoError
 from dao_ase.espresso.presets import Preset
 from dao_ase.espresso.pseudopotentials import Pseudopotential, find
-from dao_ase.espresso.running import Machine, Result, is_finished, run
+from dao_ase.espresso.running import Machine, Result, earlier, is_finished, run
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -203,26 +203,30 @@ class Espresso:
             _times(result), notes | {"end": str(result.problem or "converged")},
         )  # fmt: skip
 
-    def run(
-        self, atoms: Atoms, task: str, grid: tuple[int, int, int] | None = None, timeout: float | None = None
-    ) -> Result:
+    def run(self, atoms: Atoms, task: str, grid: tuple[int, int, int] | None = None) -> Result:
         """A calculation, whatever comes of it."""
         pseudopotentials = find(atoms.get_chemical_symbols(), self.pseudo_dirs)
         self.used |= pseudopotentials
         self.remarks |= dict.fromkeys(self.preset.cutoffs(pseudopotentials.values())[2])
         calculation = Calculation(atoms, task, self.preset, pseudopotentials, self.extra, grid)
-        left = timeout if timeout is not None else self.machine.timeout
-        if self.deadline is not None:
-            left = min(left, self.deadline - time.monotonic())
-            if left <= 0 and not is_finished(calculation, self.folder):
-                raise EspressoError(
-                    "out of time",
-                    f"{calculation.name}: not begun, the walltime is used up; the same command goes on here",
-                )
-        result = run(calculation, self.folder, replace(self.machine, timeout=max(left, 1.0)))
+        result = self._known_or_run(calculation)
         self.inputs[calculation.name] = (result.folder / "espresso.pwi").read_text(encoding="utf-8")
         self.versions.add(result.output.version)
         return result
+
+    def _known_or_run(self, calculation: Calculation) -> Result:
+        """Runs pw.x within the walltime; after it, only what is known already."""
+        left = self.machine.timeout
+        if self.deadline is not None:
+            left = min(left, self.deadline - time.monotonic())
+        if left > 0 or is_finished(calculation, self.folder):
+            return run(calculation, self.folder, replace(self.machine, timeout=max(left, 1.0)))
+        known = earlier(calculation, self.folder, self.machine)
+        if known is not None:
+            return known
+        raise EspressoError(
+            "out of time", f"{calculation.name}: not begun, the walltime is used up; the same command goes on here"
+        )
 
     def _notes(self, result: Result) -> dict[str, Any]:
         found = result.output
