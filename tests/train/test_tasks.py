@@ -113,6 +113,18 @@ def test_published_weights_are_small_and_say_how_good_they_are(folder, monkeypat
         publish.main()
 
 
+def test_published_weights_of_other_models(folder, monkeypatch):
+    (folder / "more.json").write_text(json.dumps({"guidance": {"start": 0.5}, "val": {"MAE": 0.1}}))
+    source, target = str(folder / "run" / "weights.safetensors"), str(folder / "other.safetensors")
+    monkeypatch.setattr("sys.argv", ["publish", source, target, "--name", "s", "--header", str(folder / "more.json")])
+    publish.main()
+    header = read_header(target)
+    assert header["name"] == "s" and header["guidance"] == {"start": 0.5} and header["training"]["step"] == 6
+    monkeypatch.setattr("sys.argv", ["publish", source, target, "--name", "s"])
+    with pytest.raises(SystemExit):
+        publish.main()
+
+
 @pytest.mark.parametrize(
     ("change", "reason"), [({"task": "fly"}, "task 'fly'"), ({"model": {"preset": "huge"}}, "preset 'huge'")]
 )

@@ -2,6 +2,8 @@
 
     python -m dao_ase.train.publish runs/dao_g_mp20_decay/weights.safetensors src/dao_ase/weights/dao_g.safetensors \\
         --name dao-g-small --steps 20 --anti-annealing 5 --report runs/val/report.json
+    python -m dao_ase.train.publish runs/stability/weights.safetensors src/dao_ase/weights/dao_p_stability.safetensors \\
+        --name dao-p-stability --header runs/val/stability.json
 """
 
 from __future__ import annotations
@@ -19,17 +21,18 @@ MAX_BYTES = 20_000_000
 """What one model may add to the wheel."""
 
 
-def publish(source: str | Path, target: str | Path, name: str, sampler: dict[str, Any], val: dict[str, Any]) -> None:
+def publish(source: str | Path, target: str | Path, additions: dict[str, Any]) -> None:
     """Writes the weights with matrices in bfloat16 (the type in which they are multiplied) and the header completed.
 
-    ``sampler`` holds the settings that validation found best, ``val`` the validation figures.
+    ``additions`` to the header are the ``name``, settings that validation found best (``sampler`` for DAO-G, ``guidance``
+    for the stability model) and the validation figures, ``val``.
     """
     tensors, header = checkpoint.load(source)
     rounded = {key: _round(tensor) for key, tensor in tensors.items()}
     size = sum(tensor.nbytes for tensor in rounded.values())
     if size > MAX_BYTES:
         raise ValueError(f"{str(source)!r} would take {size / 1e6:.1f} MB; a model in the wheel has at most 20")
-    checkpoint.save(target, rounded, header | {"name": name, "sampler": sampler, "val": val})
+    checkpoint.save(target, rounded, header | additions)
 
 
 def _round(tensor: Tensor) -> Tensor:
@@ -42,15 +45,22 @@ def main() -> None:
     parser.add_argument("source")
     parser.add_argument("target")
     parser.add_argument("--name", required=True)
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--anti-annealing", type=float, required=True)
-    parser.add_argument("--report", required=True, help="report.json of dao-ase evaluate on the validation crystals")
+    parser.add_argument("--steps", type=int, help="DAO-G: evaluations a sample")
+    parser.add_argument("--anti-annealing", type=float, help="DAO-G: speed-up of the last steps")
+    parser.add_argument("--report", type=Path, help="DAO-G: report.json of dao-ase evaluate on the validation crystals")
+    parser.add_argument("--header", type=Path, help="other models: a JSON file with what the header should say besides")
     options = parser.parse_args()
-    report = json.loads(Path(options.report).read_text())
+    if (options.report is None) == (options.header is None):
+        parser.error("give --report with --steps and --anti-annealing (DAO-G), or --header")
+    additions = json.loads(options.header.read_text()) if options.header else _of_generator(options)
+    publish(options.source, options.target, {"name": options.name, **additions})
+
+
+def _of_generator(options: argparse.Namespace) -> dict[str, Any]:
+    report = json.loads(options.report.read_text())
     kept = ("references", "samples", "match_rate", "rmse", "match_rate_filtered", "rmse_filtered")
     val = {"file": report["settings"]["file"], **{key: report[key] for key in kept}}
-    sampler = {"steps": options.steps, "anti_annealing": options.anti_annealing}
-    publish(options.source, options.target, options.name, sampler, val)
+    return {"sampler": {"steps": options.steps, "anti_annealing": options.anti_annealing}, "val": val}
 
 
 if __name__ == "__main__":
