@@ -20,6 +20,8 @@ EXTRAS = {
     "chgnet": ("chgnet", "the reference potential: labels, judging, comparison"),
     "cluster": ("torch-cluster", "neighbour lists of large batches on a GPU"),
     "matgl": ("matgl", "more potentials to compare with"),
+    "phonons": ("phonopy", "vibrations of crystals: dao-ase phonons"),
+    "matcalc": ("matcalc", "elastic constants and more, with any calculator"),
     "optimade": ("optimade", "crystals of Materials Project, OQMD, Alexandria and others by OPTIMADE"),
 }
 """Extra of ``pip install "dao-ase[...]"`` → the distribution that it installs, and what for."""
