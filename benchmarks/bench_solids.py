@@ -81,7 +81,12 @@ def frequencies(name: str, structure: Any, calculator: Calculator) -> dict[str, 
     """The measured modes (THz); Γ needs no more than one cell, X a supercell."""
     size = {"matrix": np.eye(3)} if name == "CsV3Sb5" else {}
     calculation = PhononCalc(
-        calculator, relax_structure=False, min_length=12.0, supercell_matrix=size.get("matrix"), symprec=1e-3
+        calculator,
+        relax_structure=False,
+        min_length=12.0,
+        supercell_matrix=size.get("matrix"),
+        symprec=1e-3,
+        write_phonon=False,
     )
     phonon = calculation.calc(structure)["phonon"]
     phonon.run_qpoints([[0, 0, 0], [0.5, 0.5, 0]], with_eigenvectors=True)
