@@ -41,6 +41,12 @@ def test_every_crystal_comes_equally_often(source):
     assert seen.max() < 1.5 * seen.mean()
 
 
+def test_large_cells_can_come_less_often():
+    batches = BucketedBatches(Source([2] * 50 + [8] * 50), crystals=10, size_bias=1.5)
+    drawn = np.concatenate([batches.next_indices() for _ in range(3000)])
+    assert np.mean(drawn >= 50) == pytest.approx(1 / (1 + 4**1.5), abs=0.02)
+
+
 def test_one_pass_of_a_stream_repeats_nothing():
     batches = BucketedBatches(Source(np.full(100, 4)), crystals=30)
     first = np.concatenate([batches.next_indices() for _ in range(10)])

@@ -24,7 +24,9 @@ class BucketedBatches:
 
     Each number of atoms is a stream of its own that passes through its crystals in a fresh random order, again and again.
     A batch takes the next crystals of one stream; streams are chosen at random such that every crystal is equally likely to
-    come next. A batch holds ``crystals`` crystals, fewer where their ordered pairs of atoms would exceed ``pairs``.
+    come next, or, with ``size_bias`` s, such that crystals of N atoms come with a weight N^−s: large cells cost much and are
+    less of what is asked for. A batch holds ``crystals`` crystals, fewer where their ordered pairs of atoms would exceed
+    ``pairs``.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class BucketedBatches:
         crystals: int = 128,
         pairs: int = 51_200,
         max_atoms: int | None = None,
+        size_bias: float = 0.0,
         seed: int = 0,
         rank: int = 0,
     ) -> None:
@@ -44,7 +47,7 @@ class BucketedBatches:
             raise ValueError(f"no crystal with at most {max_atoms} atoms to train on")
         self._members = {n: np.flatnonzero(num_atoms == n) for n in sizes}
         self._size = {n: max(1, min(crystals, pairs // n**2, len(self._members[n]))) for n in sizes}
-        share = np.array([len(self._members[n]) / self._size[n] for n in sizes])
+        share = np.array([len(self._members[n]) / self._size[n] * n**-size_bias for n in sizes])
         self._sizes, self._share = sizes, share / share.sum()
         self._cursor = dict.fromkeys(sizes, 0)
         self._order: dict[int, tuple[int, np.ndarray]] = {}
