@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dao_ase.potential import Potential
     from dao_ase.relax import Frame
 
-REPEATS, PATIENCE = 20, 5.0
+REPEATS, PATIENCE = 10, 2.0
 """A fast method is timed by the median of so many calls, or of as many as fit into so many seconds."""
 Array = NDArray[np.float64]
 
