@@ -77,6 +77,28 @@ def test_what_the_teacher_refuses_is_counted(store, tmp_path):
     assert label_store(store, lambda: refuses, tmp_path / "a.npz", rules, progress=False) == {"kept": 0, "left out": 4}
 
 
+def test_what_a_calculator_cannot_do_stops_nothing(tmp_path):
+    crystals = METALS | {"Na": Structure.from_spacegroup("Im-3m", Lattice.cubic(4.2), ["Na"], [[0, 0, 0]])}
+    rules = BuildRules(min_atoms=1, max_atoms=1000, max_e_hull=None, deduplicate=False)
+    store = build([open_source(write_npz(tmp_path / "metals.npz", crystals))], tmp_path / "store", rules)
+    rules = LabelRules(max_force=1e6)  # EMT does not know sodium
+    counts = label_store(store, "ase.calculators.emt:EMT", tmp_path / "labels.npz", rules, progress=False)
+    assert counts == {"kept": 4, "left out": 1}
+    with pytest.raises(ValueError, match="there is no 'nobody' to call in a module 'ase'"):
+        label_store(store, "ase:nobody", tmp_path / "other.npz", progress=False)
+
+
+@pytest.mark.slow
+def test_processes_make_the_same_file(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(label_module, "PART", 4)
+    for workers in (1, 2):
+        label_store(store, "emt", tmp_path / f"{workers}.npz", LabelRules(2), workers=workers, progress=False)
+    alone, together = arrays(tmp_path / "1.npz"), arrays(tmp_path / "2.npz")
+    assert set(alone) == set(together)
+    for name, column in alone.items():
+        np.testing.assert_array_equal(column, together[name])
+
+
 def test_distortions_stay_within_their_bounds():
     rng, atoms = np.random.default_rng(0), Atoms("Cu4", cell=[4, 4, 4], pbc=True, scaled_positions=np.eye(4, 3) / 2)
     for _ in range(200):

@@ -112,8 +112,15 @@ def stats(store: Path, plot: Path | None, as_json: bool) -> None:
 @data.command()
 @click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npz file.")
-@click.option("--teacher", default="chgnet", show_default=True, metavar="NAME", help="chgnet, or a calculator of ASE.")
+@click.option(
+    "--teacher",
+    default="chgnet",
+    show_default=True,
+    metavar="NAME",
+    help="chgnet, a calculator of ASE, or module:maker.",
+)
 @click.option("--frames", default=1, show_default=True, help="Frames of each crystal.")
+@click.option("--workers", default=1, show_default=True, help="Processes, each with its own teacher.")
 @click.option("--max-crystals", type=int, help="Take only so many, drawn at random.")
 @click.option("--max-atoms", default=32, show_default=True, help="Leave out larger cells.")
 @click.option("--seed", default=0, show_default=True)
@@ -123,18 +130,19 @@ def label(
     output: Path,
     teacher: str,
     frames: int,
+    workers: int,
     max_crystals: int | None,
     max_atoms: int,
     seed: int,
     as_json: bool,
 ) -> None:
     """Distort the crystals of STORE and label them with a teacher's energy, forces and stress; resumes."""
-    from dao_ase.data.label import LabelRules, find_teacher, label_store
+    from dao_ase.data.label import LabelRules, label_store
     from dao_ase.data.store import CrystalStore
 
     rules = LabelRules(frames, max_atoms, max_crystals, seed=seed)
     try:
-        counts = label_store(CrystalStore.open(store), lambda: find_teacher(teacher), output, rules)
+        counts = label_store(CrystalStore.open(store), teacher, output, rules, workers=workers)
     except (ImportError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps(counts) if as_json else f"{counts['kept']} frames in {output}, {counts['left out']} left out")

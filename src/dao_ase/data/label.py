@@ -6,10 +6,14 @@ done, so that a run that was killed continues; the same sources, rules and seed 
 
 from __future__ import annotations
 
+import importlib
 import json
+import logging
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,12 +21,15 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
+from dao_ase.data.parallel import parallel_map
 from dao_ase.data.store import CrystalStore
 from dao_ase.whole_files import replacing, write_json
 
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
+
+logger = logging.getLogger(__name__)
 
 PART = 256
 """Frames in one part: what a kill can cost."""
@@ -84,9 +91,15 @@ class LabelRules:
 
 
 def find_teacher(name: str) -> Teacher:
-    """The teacher of this name: ``chgnet``, or any calculator that ASE knows by name, with its default settings."""
+    """The teacher of this name: ``chgnet``, a calculator that ASE knows by name, or ``package.module:maker``.
+
+    A maker is called without arguments and gives an ASE calculator: ``ase.calculators.emt:EMT``, or a function of your own
+    that loads a potential of matgl.
+    """
     if name == "chgnet":
         return chgnet_teacher()
+    if ":" in name:
+        return ase_teacher(_made_by(*name.split(":", 1)))
     from ase.calculators.calculator import get_calculator_class
 
     try:
@@ -97,19 +110,29 @@ def find_teacher(name: str) -> Teacher:
         ) from error
 
 
+def _made_by(module: str, maker: str) -> Calculator:
+    """The calculator that a maker gives; modules beside the working directory count."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(module), maker)()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"there is no {maker!r} to call in a module {module!r}: {error}") from error
+
+
 def ase_teacher(calculator: Calculator) -> Teacher:
-    """Labels by any ASE calculator that has a stress, one crystal after the other."""
+    """Labels by any ASE calculator that has a stress, one crystal after the other; none for those that it refuses."""
+    from ase.calculators.calculator import CalculatorError
 
-    def label(frames: Sequence[Atoms]) -> list[Label | None]:
-        labels: list[Label | None] = []
-        for atoms in frames:
-            atoms.calc = calculator
-            labels.append(
-                Label(atoms.get_potential_energy() / len(atoms), atoms.get_forces(), atoms.get_stress(voigt=False))
-            )
-        return labels
+    def label(atoms: Atoms) -> Label | None:
+        atoms.calc = calculator
+        try:
+            return Label(atoms.get_potential_energy() / len(atoms), atoms.get_forces(), atoms.get_stress(voigt=False))
+        except (CalculatorError, ValueError, NotImplementedError, ArithmeticError) as error:
+            logger.info("%s is left out: %s", atoms.get_chemical_formula(), error)
+            return None
 
-    return label
+    return lambda frames: [label(atoms) for atoms in frames]
 
 
 def chgnet_teacher(batch_size: int = 16) -> Teacher:
@@ -142,15 +165,18 @@ def _chgnet_graph(model: Any, atoms: Atoms) -> Any:
 
 def label_store(
     store: CrystalStore,
-    teacher: Callable[[], Teacher],
+    teacher: str | Callable[[], Teacher],
     output: str | Path,
     rules: LabelRules | None = None,
     *,
+    workers: int = 1,
     progress: bool = True,
 ) -> dict[str, int]:
     """Labels the crystals of a store and writes one npz file; returns counts of frames kept and left out.
 
-    The file holds ``n_atoms, numbers, frac_coords, lattice, parent_id, kind, energy_per_atom, forces, stress`` (eV, Å).
+    ``teacher`` is a name (see `find_teacher`) or makes a teacher. With more than one of ``workers``, each process has a
+    teacher of its own; the file is the same whatever their number. It holds ``n_atoms, numbers, frac_coords, lattice,
+    parent_id, kind, energy_per_atom, forces, stress`` (eV, Å).
     """
     rules, output = rules or LabelRules(), Path(output)
     places = np.flatnonzero(store.num_atoms <= rules.max_atoms)
@@ -159,17 +185,40 @@ def label_store(
     parts = output.with_suffix(".parts")
     _same_run(parts, rules, len(tasks))
     missing = [first for first in range(0, len(tasks), PART) if not (parts / f"{first:08d}.npz").exists()]
-    label = teacher() if missing else None
     done = len(tasks) - sum(len(tasks[first : first + PART]) for first in missing)
+    source = store if workers <= 1 else store.path
+    calls = [(source, tasks[first : first + PART], teacher, rules, first, parts) for first in missing]
     with tqdm(total=len(tasks), initial=done, disable=not progress, unit="frames") as bar:
-        for first in missing:
-            assert label is not None
-            chosen = tasks[first : first + PART]
-            arrays = _label_part(store, chosen, label, rules, np.random.default_rng([rules.seed, first]))
-            with replacing(parts / f"{first:08d}.npz") as temporary:
-                np.savez(temporary, allow_pickle=False, **arrays)
-            bar.update(len(chosen))
+        for count in parallel_map(_write_part, calls, workers):
+            bar.update(count)
     return _join([parts / f"{first:08d}.npz" for first in range(0, len(tasks), PART)], output, len(tasks))
+
+
+def _write_part(
+    store: CrystalStore | Path,
+    chosen: np.ndarray,
+    teacher: str | Callable[[], Teacher],
+    rules: LabelRules,
+    first: int,
+    parts: Path,
+) -> int:
+    """Labels one part and writes its file; the number of frames that were tried."""
+    rng = np.random.default_rng([rules.seed, first])
+    arrays = _label_part(_opened(store) if isinstance(store, Path) else store, chosen, _ready(teacher), rules, rng)
+    with replacing(parts / f"{first:08d}.npz") as temporary:
+        np.savez(temporary, allow_pickle=False, **arrays)
+    return len(chosen)
+
+
+@lru_cache(maxsize=1)
+def _ready(teacher: str | Callable[[], Teacher]) -> Teacher:
+    """The teacher, which a process makes once: loading one may take longer than a part."""
+    return find_teacher(teacher) if isinstance(teacher, str) else teacher()
+
+
+@lru_cache(maxsize=1)
+def _opened(store: Path) -> CrystalStore:
+    return CrystalStore.open(store)
 
 
 def _same_run(parts: Path, rules: LabelRules, frames: int) -> None:
