@@ -15,11 +15,10 @@ VOLUME_PER_ATOM = 20.0  # Å³
 
 
 def write_random_generator(path: Path, process: str = "flow", elements: str = "H O Na Cl Fe V Cs Sb Si") -> Path:
-    """Weights of a tiny network, standardised such that its cells have a sensible volume."""
+    """Weights of a tiny network."""
     torch.manual_seed(0)
     denoiser = Denoiser(TINY)
-    denoiser.code_mean[5] = torch.tensor(VOLUME_PER_ATOM).log() / 3**0.5
-    denoiser.code_std.fill_(0.05)
+    standardise(denoiser)
     header = {
         "model": "denoiser",
         "name": "random",
@@ -34,10 +33,17 @@ def write_random_generator(path: Path, process: str = "flow", elements: str = "H
     return path
 
 
+def standardise(denoiser: Denoiser) -> None:
+    """Such that cells have a sensible volume."""
+    denoiser.code_mean[5] = torch.tensor(VOLUME_PER_ATOM).log() / 3**0.5
+    denoiser.code_std.fill_(0.05)
+
+
 def write_random_stability(path: Path, process: str = "flow") -> Path:
     """Weights of a tiny stability model to which no two crystals are alike."""
     torch.manual_seed(1)
     model = StabilityModel(TINY)
+    standardise(model.denoiser)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     checkpoint.save(path, model.state_dict(), model.header(process) | {"guidance": {"start": 0.0, "stop": 1.0}})

@@ -3,9 +3,10 @@
 import pickle
 
 import pytest
+import torch
 from pymatgen.core import Composition as PymatgenComposition
 
-from dao_ase.checkpoint import CheckpointError, save
+from dao_ase.checkpoint import CheckpointError, load, save
 from dao_ase.generator import DAOGenerator, StructureGenerator
 from generation import write_random_generator, write_random_stability
 
@@ -132,3 +133,12 @@ def test_a_model_of_another_process_does_not_guide(tmp_path):
         generator.generate("NaCl", n=1, guidance=1.0)
     write_random_stability(tmp_path / "s.safetensors", "diffusion")
     assert len(generator.generate("NaCl", n=2, guidance=1.0, rank=False)) == 2
+
+
+def test_a_model_that_reads_lattices_otherwise_does_not_guide(tmp_path):
+    write_random_generator(tmp_path / "g.safetensors")
+    tensors, header = load(write_random_stability(tmp_path / "s.safetensors"))
+    save(tmp_path / "s.safetensors", tensors | {"denoiser.code_std": torch.ones(6)}, header)
+    generator = DAOGenerator(str(tmp_path / "g.safetensors"), stability=str(tmp_path / "s.safetensors"))
+    with pytest.raises(CheckpointError, match="standardises lattices otherwise"):
+        generator.guide(1.0)

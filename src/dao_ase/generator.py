@@ -237,6 +237,10 @@ class DAOGenerator(MSONable):
                     f"the stability model was trained on the process {header['process']!r}, DAO-G on "
                     f"{self._process.name!r}; one cannot guide the other"
                 )
+            if not model.denoiser.same_code(self._denoiser):
+                raise checkpoint.CheckpointError(
+                    "the stability model standardises lattices otherwise than DAO-G; train it from these weights of DAO-G"
+                )
             self._guide = Guidance(model, GuidanceSettings(**header.get("guidance", {})))
         return replace(self._guide, settings=replace(self._guide.settings, scale=scale))
 
