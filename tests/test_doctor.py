@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from dao_ase import doctor
 from dao_ase.cli import main
+from dao_ase.espresso import running
 
 PYPROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
 FOR_DEVELOPERS = {"docs", "lint", "test"}
@@ -65,3 +66,14 @@ def test_command_for_machines_exits_1_when_something_is_broken(monkeypatch):
     assert done.exit_code == 1 and "not in order: no-such-distribution" in done.stderr
     states = {finding["name"]: finding["state"] for finding in json.loads(done.stdout)}
     assert states["torch"] == "ok" and states["no-such-distribution"] == "broken"
+
+
+def test_slow_linear_algebra_of_espresso_is_remarked_on(monkeypatch, tmp_path):
+    program = tmp_path / "pw.x"
+    program.write_text("#!/bin/sh\necho '     Program PWSCF v.6.7MaX starts'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path) + ":/bin:/usr/bin")
+    monkeypatch.setattr(running, "blas", lambda: "/usr/lib/x86_64-linux-gnu/blas/libblas.so.3.11.0")
+    assert "apt-get install libopenblas0-serial" in findings()["programs/pw.x"].detail
+    monkeypatch.setattr(running, "blas", lambda: "/usr/lib/x86_64-linux-gnu/openblas-serial/libblas.so.3")
+    assert findings()["programs/pw.x"].detail == f"{program}, v.6.7MaX"

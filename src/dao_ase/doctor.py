@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata, resources
 from typing import Literal
 
@@ -48,9 +48,7 @@ def examine(self_test: bool = True) -> Iterator[Finding]:
     yield from _devices()
     yield from (_extra(*item) for item in EXTRAS.items())
     yield from _weights()
-    yield _program(
-        "pw.x", "Quantum ESPRESSO, for dao-ase compare", "apt-get install quantum-espresso, or conda-forge's qe"
-    )
+    yield _espresso()
     if self_test:
         yield from _self_test()
 
@@ -122,6 +120,20 @@ def _program(name: str, purpose: str, remedy: str) -> Finding:
         return Finding("programs", name, "broken", f"{path} does not start ({error}): {remedy}")
     version = next((word for word in banner.split() if word.startswith("v.")), "version not said")
     return Finding("programs", name, "ok", f"{path}, {version}")
+
+
+def _espresso() -> Finding:
+    """pw.x; Debian's calls whichever BLAS is installed, and says nothing when that is the slow one."""
+    from dao_ase.espresso.running import blas
+
+    found = _program(
+        "pw.x", "Quantum ESPRESSO, for dao-ase compare", "apt-get install quantum-espresso, or conda-forge's qe"
+    )
+    if found.state == "ok" and "/blas/libblas" in (blas() or ""):
+        return replace(
+            found, detail=f"{found.detail}, with the slow reference BLAS: apt-get install libopenblas0-serial"
+        )
+    return found
 
 
 def _self_test() -> Iterator[Finding]:

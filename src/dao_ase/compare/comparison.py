@@ -18,7 +18,7 @@ from dao_ase.compare.search import SearchSettings, search
 from dao_ase.compare.tasks import TASKS, Crystal, Row, compare, polymorphs
 from dao_ase.espresso.presets import load_preset
 from dao_ase.espresso.pseudopotentials import directories
-from dao_ase.espresso.running import Machine
+from dao_ase.espresso.running import Machine, blas
 from dao_ase.whole_files import write_json
 
 if TYPE_CHECKING:
@@ -116,7 +116,10 @@ def _report(rows: Sequence[Row], settings: Settings, pw: Espresso) -> dict[str, 
             "force below which DAO-P and peers are relaxed (eV/Å)": settings.fmax,
         },
         "versions": _versions(settings, pw),
-        "machine": {"processor": _processor(), "load when the report was written": round(os.getloadavg()[0], 1)},
+        "machine": {
+            "processor": _processor(), "BLAS of pw.x": blas() or "unknown",
+            "load when the report was written": round(os.getloadavg()[0], 1),
+        },
         "pseudopotentials": {
             element: {"file": one.file.name, "kind": one.kind, "functional": one.functional, "digest": one.digest}
             for element, one in sorted(pw.used.items())
