@@ -33,7 +33,7 @@ LAYERS = [
     ["calculator", "relax", "evaluate", "runs", "database"],
     ["rank", "mend", "ase_plugin", "simulate"],
     ["generator", "properties", "phase_diagram"],
-    ["benchmark", "compare", "screen", "hull_plot", "gallery", "doctor"],
+    ["benchmark", "compare", "screen", "hull_plot", "gallery", "doctor", "torchsim", "transformations", "flows"],
     ["cli"],
 ]
 """Rows from the ground up. A module imports only from rows below its own; a package (``data``, ``train``, ``cli``) is one

@@ -39,6 +39,15 @@ def register() -> None:
         calculator.register_calculator_class("dao", dao)
 
 
+def __getattr__(name: str) -> Any:
+    """``__ase_plugins__``, for ``ase info --plugins``: ASE's plugin system is provisional, so nothing of it is needed."""
+    if name != "__ase_plugins__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ase._4.plugins.plugin import CalculatorPlugin  # whoever asks for the plugins has it
+
+    return {CalculatorPlugin("dao", implementation="dao_ase.calculator.DAOCalculator")}
+
+
 def read_dao_npz(file: Any, index: Any = -1) -> Iterator[Atoms]:
     """The crystals of an npz file, with energy (eV), forces (eV/Å) and stress (eV/Å³) where the file has them."""
     with np.load(file, allow_pickle=False) as arrays:

@@ -1,0 +1,71 @@
+"""DAO-P in TorchSim gives what the calculator gives, for every system of a batch."""
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+
+from dao_ase import DAOCalculator
+from named import NAMED
+
+ts = pytest.importorskip("torch_sim", reason='no TorchSim: pip install "dao-ase[torchsim]"')
+SYSTEMS = ["silicon", "salt", "copper", "caesium"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    from dao_ase.torchsim import DAOModel
+
+    return DAOModel(device="cpu", precision="float64")
+
+
+def state_of(*structures):
+    return ts.io.atoms_to_state(list(structures), torch.device("cpu"), torch.float64)
+
+
+def test_equals_the_calculator(model):
+    structures = [NAMED[name].copy() for name in SYSTEMS]
+    found = model(state_of(*structures))
+    calculator = DAOCalculator(device="cpu", dtype="float64")
+    start = 0
+    for system, atoms in enumerate(structures):
+        atoms.calc = calculator
+        end = start + len(atoms)
+        assert found["energy"][system].item() == pytest.approx(atoms.get_potential_energy(), abs=1e-8)
+        np.testing.assert_allclose(found["forces"][start:end], atoms.get_forces(), atol=1e-8)
+        np.testing.assert_allclose(found["stress"][system], atoms.get_stress(voigt=False), atol=1e-8)
+        start = end
+
+
+def test_systems_may_come_move_and_go(model):
+    """An autobatcher takes systems out and puts others in their place."""
+    first, second = NAMED["salt"].copy(), NAMED["copper"].copy()
+    both = model(state_of(first, second))["energy"]
+    alone = model(state_of(second))["energy"]
+    assert alone[0] == pytest.approx(both[1].item(), abs=1e-9)
+    first.positions += np.random.default_rng(0).normal(0, 0.5, first.positions.shape)
+    moved = model(state_of(second, first, second))["energy"]
+    first.calc = DAOCalculator(device="cpu", dtype="float64")
+    assert moved[1].item() == pytest.approx(first.get_potential_energy(), abs=1e-8)
+    assert moved[0] == moved[2] == pytest.approx(both[1].item(), abs=1e-9)
+
+
+def test_torchsim_accepts_the_model(model):
+    from torch_sim.models import interface
+
+    validate = getattr(interface, "validate_model_outputs", None)
+    if validate is None:
+        pytest.skip("this TorchSim has no validate_model_outputs")
+    validate(model, torch.device("cpu"), torch.float64)
+
+
+def test_autobatched_relaxation(model):
+    structures = [bulk("Cu", cubic=True, a=3.5), bulk("NaCl", "rocksalt", a=5.9, cubic=True)]
+    optimizer = ts.frechet_cell_fire if hasattr(ts, "frechet_cell_fire") else ts.Optimizer.fire
+    extra = {} if hasattr(ts, "frechet_cell_fire") else {"init_kwargs": {"cell_filter": ts.CellFilter.frechet}}
+    done = ts.optimize(
+        system=structures, model=model, optimizer=optimizer, max_steps=60, autobatcher=False,
+        convergence_fn=ts.generate_force_convergence_fn(force_tol=0.02), **extra,
+    )  # fmt: skip
+    before = model(state_of(*structures))["energy"]
+    assert (done.energy < before).all()
