@@ -20,7 +20,8 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     """MkDocs calls this with each page; code stays as it is."""
     pieces, end = [], 0
     for code in CODE.finditer(markdown):
-        pieces += [_prose(markdown[end : code.start()]), code[0]]
+        mark = FIGURE.fullmatch(code[0].strip("`"))  # a commit is written as code
+        pieces += [_prose(markdown[end : code.start()]), f"`{figure(mark)}`" if mark else code[0]]
         end = code.end()
     return "".join([*pieces, _prose(markdown[end:])])
 
