@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dao_ase.composition import Composition
     from dao_ase.crystals import Crystals
     from dao_ase.generator import DAOGenerator, StructureGenerator
+    from dao_ase.properties.predictor import DAOPredictor
 
 __version__ = "0.1.0"
 
@@ -26,9 +27,18 @@ _HOME = {
     "Crystals": "dao_ase.crystals",
     "DAOCalculator": "dao_ase.calculator",
     "DAOGenerator": "dao_ase.generator",
+    "DAOPredictor": "dao_ase.properties.predictor",
     "StructureGenerator": "dao_ase.generator",
 }
-__all__ = ["Composition", "Crystals", "DAOCalculator", "DAOGenerator", "StructureGenerator", "__version__"]
+__all__ = [
+    "Composition",
+    "Crystals",
+    "DAOCalculator",
+    "DAOGenerator",
+    "DAOPredictor",
+    "StructureGenerator",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

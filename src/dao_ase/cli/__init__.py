@@ -18,6 +18,8 @@ COMMANDS = (
     "generate",
     "relax",
     "energy",
+    "predict",
+    "finetune",
     "md",
     "eos",
     "phonons",

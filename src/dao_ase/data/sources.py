@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dao_ase.data.files import AseSource, CifSource, FolderSource
+from dao_ase.data.jsonlines import JsonLinesSource, published_source
 from dao_ase.data.reading import Source, read
 from dao_ase.data.store import INDEX
 from dao_ase.data.stored import StoreSource
@@ -15,7 +16,9 @@ __all__ = ["open_source", "read"]
 
 
 def open_source(location: str | Path, optimade_filter: str = "") -> Source:
-    """The source that reads ``.npz``, ``.csv``, ``.cif``, what ASE reads, a folder, a store, or an ``optimade:URL``.
+    """The source of a ``.npz``, ``.csv``, ``.jsonl``, ``.cif``, what ASE reads, a folder, a store, ``optimade:URL``.
+
+    A ``.json`` file may be a data set of Matbench or of JARVIS as published, also packed (``.json.gz``, ``.json.zip``).
 
     >>> open_source("optimade:https://optimade.materialsproject.org", 'elements HAS ALL "Cs","V"').name
     'https://optimade.materialsproject.org'
@@ -29,6 +32,12 @@ def open_source(location: str | Path, optimade_filter: str = "") -> Source:
         return StoreSource(path) if (path / INDEX).is_file() else FolderSource(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {str(path)!r}")
-    endings = path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]
-    readers: dict[str, Callable[[Path], Source]] = {".npz": NpzSource, ".csv": CsvSource, ".cif": CifSource}
-    return readers.get(endings[0] if endings else "", AseSource)(path)
+    endings = path.suffixes[-2:] if path.suffix in (".gz", ".zip") else path.suffixes[-1:]
+    readers: dict[str, Callable[[Path], Source]] = {
+        ".npz": NpzSource,
+        ".csv": CsvSource,
+        ".jsonl": JsonLinesSource,
+        ".cif": CifSource,
+    }
+    published = published_source(path) if ".json" in endings else None
+    return published or readers.get(endings[0] if endings else "", AseSource)(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -32,6 +33,25 @@ def grouped_split(
     ends[-1] = 1.0
     part = np.searchsorted(ends, places, side="right")
     return {name: np.flatnonzero(part == index) for index, name in enumerate(fractions)}
+
+
+def formula_folds(formulas: Sequence[tuple[tuple[int, int], ...]], folds: int, seed: int = 0) -> np.ndarray:
+    """The fold (0 … folds − 1) of each crystal, given the reduced formula of each (`reduced_key`).
+
+    Crystals of one formula are always in the same fold. Formulas go, in an order that only they and the seed decide, to the
+    fold that is smallest so far, so that folds are equally large but for one formula.
+    """
+    sizes = Counter(formulas)
+    if not 1 <= folds <= len(sizes):
+        raise ValueError(
+            f"{len(formulas)} crystals of {len(sizes)} formulas cannot be split into {folds} folds by formula"
+        )
+    filled = np.zeros(folds, dtype=np.int64)
+    fold_of = {}
+    for formula in sorted(sizes, key=lambda formula: _uniform(formula, seed)):
+        fold_of[formula] = int(filled.argmin())
+        filled[fold_of[formula]] += sizes[formula]
+    return np.array([fold_of[formula] for formula in formulas], dtype=np.int64)
 
 
 def official_split(store: CrystalStore, ids: Mapping[str, Iterable[str]]) -> dict[str, np.ndarray]:

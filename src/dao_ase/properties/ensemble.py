@@ -1,0 +1,128 @@
+"""A property model as it is stored: the networks of all folds, the trunk they stand on, and what is known of them.
+
+The file carries its own trunk, so that it goes on giving the same numbers when DAO-P gets new weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dao_ase import checkpoint
+from dao_ase.composition import SYMBOLS
+from dao_ase.crystals import Crystals
+from dao_ase.potential import Potential, PotentialConfig
+from dao_ase.properties.graphs import Graphs
+from dao_ase.properties.model import HeadConfig, HeadEnsemble, constants_of, features_of
+from dao_ase.properties.table import Target
+
+MODEL, VERSION = "property", 1
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class PropertyModel:
+    """Heads of every fold and the trunk below each (one for all, where it was frozen)."""
+
+    target: Target
+    elements: NDArray[np.float32]
+    trunks: list[Potential]
+    heads: list[HeadEnsemble]
+    header: Mapping[str, Any]
+
+    @property
+    def trained(self) -> list[int]:
+        """The atomic numbers that the trunk was trained on."""
+        return self.trunks[0].elements
+
+    def refuse_untrained(self, crystals: Crystals) -> None:
+        """Raises `ValueError` where a crystal holds an element that the trunk has never seen."""
+        unknown = sorted(set(crystals.atomic_numbers.tolist()) - set(self.trained))
+        if unknown:
+            names = ", ".join(SYMBOLS[number] if number < len(SYMBOLS) else f"number {number}" for number in unknown)
+            raise ValueError(f"{names} is outside the {len(self.trained)} elements that the model was trained on")
+
+    def learnt(self, crystals: Crystals) -> NDArray[np.float64]:
+        """What each member of each fold says of each crystal, on the scale that is learnt: [folds, members, crystals]."""
+        self.refuse_untrained(crystals)
+        graphs = Graphs.find(crystals, self.trunks[0])
+        constants = constants_of(graphs, self.elements)
+        shared = features_of(self.trunks[0], graphs, constants)
+        answers = []
+        with torch.no_grad():
+            for fold, head in enumerate(self.heads):
+                frozen = len(self.trunks) == 1
+                features = shared if frozen or fold == 0 else features_of(self.trunks[fold], graphs, constants)
+                answers.append(head.eval().values(features).double().numpy())
+        return np.stack(answers)
+
+    def save(self, path: str | Path) -> None:
+        """One safetensors file; matrices of the heads in bfloat16, the type in which they were rounded before use."""
+        tensors: dict[str, Tensor] = {"elements": torch.from_numpy(self.elements)}
+        for fold, head in enumerate(self.heads):
+            tensors |= {f"fold{fold}.head.{name}": tensor for name, tensor in rounded(head).items()}
+        for place, trunk in enumerate(self.trunks):
+            prefix = "trunk" if len(self.trunks) == 1 else f"fold{place}.trunk"
+            tensors |= {f"{prefix}.{name}": tensor for name, tensor in trunk.state_dict().items()}
+        fixed = {
+            "model": MODEL,
+            "version": VERSION,
+            "target": asdict(self.target),
+            "folds": len(self.heads),
+            "head": asdict(self.heads[0].config),
+            "trunk": self.trunks[0].header() | {"shared": len(self.trunks) == 1},
+        }
+        checkpoint.save(path, tensors, {**self.header, **fixed})
+
+    @classmethod
+    def load(cls, path: str | Path) -> PropertyModel:
+        """The model in a file that `save` wrote."""
+        tensors, header = checkpoint.load(path)
+        if header.get("model") != MODEL:
+            raise checkpoint.CheckpointError(f"{str(path)!r} holds a {header.get('model')!r}, not a property model")
+        if header.get("version") != VERSION:
+            raise checkpoint.CheckpointError(
+                f"{str(path)!r} is of version {header.get('version')}, this program reads {VERSION}: fine-tune again"
+            )
+        elements = tensors["elements"].numpy()
+        places = ["trunk"] if header["trunk"]["shared"] else [f"fold{k}.trunk" for k in range(header["folds"])]
+        try:
+            trunks = [
+                _restored(Potential(PotentialConfig(**header["trunk"]["config"])), tensors, place) for place in places
+            ]
+            features = len(tensors["fold0.head.mean"])
+            heads = [
+                _restored(HeadEnsemble(features, HeadConfig(**header["head"])), tensors, f"fold{fold}.head")
+                for fold in range(header["folds"])
+            ]
+        except (RuntimeError, KeyError, TypeError) as error:
+            raise checkpoint.CheckpointError(f"{str(path)!r} does not fit its own header: {error}") from error
+        return cls(Target(**header["target"]), elements, trunks, heads, header)
+
+
+def rounded(head: HeadEnsemble) -> dict[str, Tensor]:
+    """The tensors of heads with their matrices in bfloat16: half the size, and as good."""
+    state = head.state_dict()
+    return {name: tensor.bfloat16() if tensor.ndim == 3 else tensor for name, tensor in state.items()}
+
+
+def fingerprint(trunk: Potential) -> str:
+    """Twelve letters that tell the weights of a potential from others."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(trunk.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _restored(module: Module, tensors: Mapping[str, Tensor], place: str) -> Module:
+    prefix = f"{place}."
+    module.load_state_dict({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
+    return module.eval().requires_grad_(False)

@@ -1,0 +1,133 @@
+"""The property model: DAO-P's trunk, pooling over the atoms, and an ensemble of small networks that read the property.
+
+    x = [mean_i h_i^l, std_i h_i^l for each level l;  log V/N;  statistics of the composition],    ŷ_m = c + s f_m(x̂)
+
+h_i^l is the state of atom i after level l of the trunk (`Potential.states`), x̂ is x standardised on the crystals that were
+trained on, and f_m a network with two hidden layers. Means and deviations do not change when a cell is repeated, turned or
+its atoms are listed in another order; nor does ŷ, which is intensive. An extensive property is read as ŷ times the atoms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dao_ase.potential import Potential
+from dao_ase.properties.descriptors import composition_statistics
+from dao_ase.properties.graphs import GraphBatch, Graphs
+
+SLOTS = 60_000
+"""Neighbour slots in one pass of the trunk."""
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Sizes of the networks that read the property."""
+
+    members: int = 4  # networks in one fold, which differ by their random start and order of crystals
+    width: int = 64
+    dropout: float = 0.2
+    feature_dropout: float = 0.1
+
+
+class HeadEnsemble(nn.Module):
+    """``members`` networks side by side, as one batched product for each layer."""
+
+    mean: Tensor
+    deviation: Tensor
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, features: int, config: HeadConfig) -> None:
+        super().__init__()
+        self.config, members, width = config, config.members, config.width
+        self.inner = nn.Parameter(torch.randn(members, features, width) / features**0.5)
+        self.inner_bias = nn.Parameter(torch.zeros(members, 1, width))
+        self.middle = nn.Parameter(torch.randn(members, width, width) / width**0.5)
+        self.middle_bias = nn.Parameter(torch.zeros(members, 1, width))
+        self.outer = nn.Parameter(0.3 * torch.randn(members, width, 1) / width**0.5)
+        self.outer_bias = nn.Parameter(torch.zeros(members, 1, 1))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+        self.register_buffer("center", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
+
+    @torch.no_grad()
+    def fit_scales(self, features: Float[Tensor, "crystals features"], values: Float[Tensor, "crystals"]) -> None:
+        """Standardises what goes in and comes out; values by their median and mean deviation, which outliers hardly move."""
+        self.mean.copy_(features.mean(0))
+        self.deviation.copy_(features.std(0, unbiased=False) + 1e-3)
+        self.center.copy_(values.median())
+        self.scale.copy_((values - values.median()).abs().mean() + 1e-12)
+
+    def standardise(self, features: Tensor) -> Tensor:
+        """x̂: features less their mean, in deviations, and at most 4: a strange crystal stays in the known range."""
+        return ((features - self.mean) / self.deviation).clamp(-4, 4)
+
+    def forward(self, standard: Float[Tensor, "*rows features"]) -> Float[Tensor, "members crystals"]:
+        """f_m of standardised features, the same for all members or [members, crystals, features]."""
+        x = standard.expand(self.config.members, *standard.shape[-2:])
+        x = functional.dropout(x, self.config.feature_dropout, self.training)
+        first = functional.silu(torch.baddbmm(self.inner_bias, x, self.inner))
+        first = functional.dropout(first, self.config.dropout, self.training)
+        second = first + functional.silu(torch.baddbmm(self.middle_bias, first, self.middle))
+        second = functional.dropout(second, self.config.dropout, self.training)
+        return torch.baddbmm(self.outer_bias, second, self.outer).squeeze(-1)
+
+    def values(self, features: Float[Tensor, "crystals features"]) -> Float[Tensor, "members crystals"]:
+        """ŷ_m of features as they are."""
+        return self.center + self.scale * self(self.standardise(features))
+
+
+def pooled(
+    states: list[Float[Tensor, "atoms width"]], crystal_index: Int[Tensor, "atoms"], crystals: int
+) -> Float[Tensor, "crystals features"]:
+    """The mean and the standard deviation over the atoms of each crystal, of each level."""
+    count = torch.bincount(crystal_index, minlength=crystals).unsqueeze(1)
+    parts = []
+    for state in states:
+        mean = state.new_zeros(crystals, state.shape[1]).index_add(0, crystal_index, state) / count
+        square = (state - mean[crystal_index]).square()
+        variance = torch.zeros_like(mean).index_add(0, crystal_index, square) / count
+        parts += [mean, (variance + 1e-6).sqrt()]
+    return torch.cat(parts, 1)
+
+
+def num_features(trunk: Potential, constants: int) -> int:
+    """How many features there are with this trunk and so many that do not depend on it."""
+    return 2 * trunk.config.width * (trunk.config.layers + 1) + constants
+
+
+def constants_of(graphs: Graphs, elements: NDArray[np.float32]) -> Float[Tensor, "crystals constants"]:
+    """The features that do not depend on the trunk: log volume per atom and the statistics of the composition."""
+    return torch.from_numpy(
+        np.concatenate([graphs.log_volume[:, None], composition_statistics(graphs.counts, elements)], 1).astype(
+            np.float32
+        )
+    )
+
+
+def features_of_batch(trunk: Potential, batch: GraphBatch, constants: Tensor) -> Float[Tensor, "crystals features"]:
+    """x of a batch, differentiable by the weights of the trunk."""
+    states = trunk.states(batch.atomic_numbers, batch.vectors, batch.neighbors)
+    return torch.cat([pooled(states, batch.crystal_index, len(batch.num_atoms)), constants], 1)
+
+
+@torch.no_grad()
+def features_of(
+    trunk: Potential, graphs: Graphs, constants: Tensor, tick: Callable[[int], object] = lambda done: None
+) -> Float[Tensor, "crystals features"]:
+    """x of all crystals; ``tick`` hears how many more are done."""
+    order = np.argsort(graphs.work, kind="stable")
+    features = torch.zeros(len(graphs), num_features(trunk, constants.shape[1]))
+    for part in graphs.parts(order, SLOTS):
+        features[part] = features_of_batch(trunk, graphs.batch(part), constants[part])
+        tick(len(part))
+    return features

@@ -1,0 +1,296 @@
+"""Property models: physics, folds, bad rows, files; on an untrained trunk and on numbers that are easy to learn."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk, make_supercell
+from click.testing import CliRunner
+
+from dao_ase import checkpoint
+from dao_ase.calculator import save_potential
+from dao_ase.cli import main
+from dao_ase.composition import reduced_key
+from dao_ase.convert import from_atoms
+from dao_ase.data.sources import open_source
+from dao_ase.data.splits import formula_folds
+from dao_ase.properties.calibration import calibrate
+from dao_ase.properties.crossvalidation import fine_tune, folds_of
+from dao_ase.properties.descriptors import PROPERTIES, composition_statistics, element_table, statistic_names
+from dao_ase.properties.fit import FitSettings
+from dao_ase.properties.graphs import Graphs
+from dao_ase.properties.model import HeadConfig
+from dao_ase.properties.predictor import DAOPredictor, find_model
+from dao_ase.properties.table import PropertyTable, Target, read_table, refuse_unlearnable
+from named import random_potential, rattled, skewed
+
+ALKALI, HALIDE = ("Li", "Na", "K", "Rb"), ("F", "Cl", "Br", "I")
+QUICK = FitSettings(epochs=80, head=HeadConfig(members=2, width=8))
+VOLUME = Target("volume", "Å³ an atom")
+
+
+def salts() -> list:
+    return [
+        rattled(bulk(a + b, "rocksalt", a=4.0 + 0.4 * i + 0.5 * j), seed=4 * i + j)
+        for i, a in enumerate(ALKALI)
+        for j, b in enumerate(HALIDE)
+    ]
+
+
+def volume(atoms) -> float:
+    return atoms.get_volume() / len(atoms)
+
+
+@pytest.fixture(scope="module")
+def trunk():
+    return random_potential().float()
+
+
+@pytest.fixture(scope="module")
+def table() -> PropertyTable:
+    images = salts() + [rattled(one, seed=99) for one in salts()]
+    formulas = [reduced_key(one.numbers) for one in images]
+    values = np.array([volume(one) for one in images])
+    return PropertyTable([str(i) for i in range(len(images))], from_atoms(images), values, formulas, [""] * len(images))
+
+
+@pytest.fixture(scope="module")
+def result(table, trunk, tmp_path_factory):
+    return fine_tune(table, trunk, VOLUME, QUICK, folds=3, folder=tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def predictor(result) -> DAOPredictor:
+    return DAOPredictor(result.model)
+
+
+def test_symmetries(predictor):
+    """A supercell, a rotation, another order of the atoms, another origin: the same prediction."""
+    atoms = skewed()
+    turned = atoms.copy()
+    turned.rotate(37, (1, 2, 3), rotate_cell=True)
+    moved = atoms[[3, 1, 4, 0, 2]]
+    moved.positions += [0.3, 1.7, -2.2]
+    doubled = make_supercell(atoms, [[1, 1, 0], [0, 1, 0], [0, 1, 2]])
+    values = [found.value for found in predictor.predict([atoms, turned, moved, doubled])]
+    np.testing.assert_allclose(values, values[0], rtol=2e-4)
+
+
+def test_an_extensive_property_grows_with_the_cell(table, trunk):
+    target = Target("volume", extensive=True)
+    values = table.values * table.crystals.num_atoms.numpy()
+    cells = PropertyTable(table.ids, table.crystals, values, table.formulas, table.families)
+    predictor = DAOPredictor(fine_tune(cells, trunk, target, QUICK, folds=2).model)
+    one, two = predictor.predict([skewed(), skewed().repeat((2, 1, 1))])
+    assert two.value == pytest.approx(2 * one.value, rel=1e-3)
+
+
+def test_it_learns(result):
+    found = result.model.header["cross_validation"]
+    assert found["MAE"] < 0.8 * found["MAE of a constant"]
+
+
+def test_saved_and_loaded_predictions_are_equal(predictor, tmp_path):
+    predictor.save(tmp_path / "volume.safetensors")
+    loaded = DAOPredictor.load(tmp_path / "volume.safetensors")
+    assert loaded.predict(salts()[:3]) == predictor.predict(salts()[:3])
+    assert loaded.target == VOLUME and loaded.cross_validation == predictor.cross_validation
+
+
+def test_an_interrupted_run_continues_with_the_same_result(table, trunk, result, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(text: str) -> None:
+        if text.startswith("fold 3"):
+            raise Stop
+
+    with pytest.raises(Stop):
+        fine_tune(table, trunk, VOLUME, QUICK, folds=3, folder=tmp_path, say=stop)
+    said: list[str] = []
+    again = fine_tune(table, trunk, VOLUME, QUICK, folds=3, folder=tmp_path, say=said.append)
+    assert said[:2] == ["fold 1 of 3 was finished before", "fold 2 of 3 was finished before"]
+    np.testing.assert_array_equal(again.predicted, result.predicted)
+
+
+def test_the_trunk_can_be_trained_too(table, trunk, tmp_path):
+    settings = FitSettings(trunk="full", epochs=5, trunk_epochs=2, head=HeadConfig(members=2, width=8))
+    full = fine_tune(table, trunk, VOLUME, settings, folds=2, folder=tmp_path)
+    assert len(full.model.trunks) == 2
+    full.model.save(tmp_path / "model.safetensors")
+    loaded = DAOPredictor(tmp_path)
+    assert loaded.predict(salts()[:2]) == DAOPredictor(full.model).predict(salts()[:2])
+    again = fine_tune(table, trunk, VOLUME, settings, folds=2, folder=tmp_path)
+    np.testing.assert_allclose(again.predicted, full.predicted, rtol=1e-5)
+    assert not trunk.embedding.weight.requires_grad  # the trunk that was given is left as it was
+
+
+def test_no_formula_stands_in_two_parts_of_a_fold(table):
+    reported = []
+    for fold in folds_of(table.formulas, 4, seed=1):
+        parts = [{table.formulas[i] for i in part} for part in (fold.train, fold.stop, fold.test)]
+        assert all(parts) and not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+        reported += fold.test.tolist()
+    assert sorted(reported) == list(range(len(table)))
+
+
+def test_folds_are_equally_large_and_do_not_depend_on_the_order():
+    formulas = [((z, 1),) for z in range(1, 40)]
+    place = formula_folds(formulas, 5)
+    assert np.ptp(np.bincount(place)) <= 1
+    np.testing.assert_array_equal(formula_folds(formulas[::-1], 5), place[::-1])
+    with pytest.raises(ValueError, match="cannot be split"):
+        formula_folds(formulas[:3], 5)
+
+
+def test_a_constant_target_and_too_few_formulas_are_refused(table):
+    flat = PropertyTable(table.ids, table.crystals, np.full(len(table), 2.5), table.formulas, table.families)
+    with pytest.raises(ValueError, match=r"all have the value 2\.5"):
+        refuse_unlearnable(flat, 3)
+    with pytest.raises(ValueError, match="fewer than the 5 folds"):
+        refuse_unlearnable(table.select(np.arange(3)), 5)
+
+
+def line(**entry) -> str:
+    cell = {"lattice": [[4.2, 0, 0], [0, 4.2, 0], [0, 0, 4.2]], "sites": [[[["Mg", 1.0]], [0, 0, 0]]]}
+    return json.dumps({**cell, **entry}) + "\n"
+
+
+def test_bad_rows_are_named_and_counted(tmp_path, trunk):
+    half = [[[["Mg", 0.5], ["Ca", 0.5]], [0, 0, 0]]]
+    lines = [
+        line(id="good", tc=1.5),
+        line(id="half", tc=2, sites=half),
+        line(id="none", tc=None),
+        line(id="zero", tc=0),
+        line(id="flat", tc=1, lattice=[[1, 0, 0]] * 3),
+        '{"id": "cut',
+        line(id="strange", tc=1, sites=[[[["Xx", 1.0]], [0, 0, 0]]]),
+        line(
+            id="doped", tc=9, sites=[[[["Cr", 1.0]], [0, 0, k / 8]] for k in range(6)] + [[[["Os", 1.0]], [0.5, 0, 0]]]
+        ),
+    ]
+    with gzip.open(tmp_path / "set.jsonl.gz", "wt") as file:
+        file.writelines(lines)
+    source = open_source(tmp_path / "set.jsonl.gz")
+    table = read_table([source], Target("tc", log=True), trunk.elements, exclude=["Cr3Os"])
+    assert table.ids == ["good"]
+    assert {row.id: row.rule for row in table.left_out if row.id} == {
+        "half": "partial occupancy",
+        "none": "missing target",
+        "zero": "not positive",
+        "flat": "singular cell",
+        "strange": "unknown element",
+        "doped": "held out",
+    }
+    assert len(table.left_out) == 7
+    with pytest.raises(ValueError, match="columns with numbers: tc"):
+        read_table([source], Target("gap"), trunk.elements)
+
+
+def test_disorder_and_untrained_elements_are_refused_with_the_reason(predictor):
+    from pymatgen.core import Lattice, Structure
+
+    mixed = Structure(Lattice.cubic(3), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
+    with pytest.raises(ValueError, match=r"crystal 1 .* partly occupied"):
+        predictor.predict([bulk("Cu"), mixed])
+    predictor.model.trunks[0].trained[29] = False
+    try:
+        with pytest.raises(ValueError, match="Cu is outside"):
+            predictor.predict([bulk("Cu")])
+    finally:
+        predictor.model.trunks[0].trained[29] = True
+
+
+def test_files_structures_and_atoms_give_the_same(predictor, tmp_path):
+    from dao_ase.convert import structure_from_atoms
+
+    atoms = salts()[3]
+    atoms.write(tmp_path / "one.extxyz")
+    first, *others = predictor.predict([atoms, structure_from_atoms(atoms), tmp_path / "one.extxyz"])
+    assert all(other.value == pytest.approx(first.value, rel=1e-4) for other in others)
+    assert predictor.predict([]) == []
+    with pytest.raises(TypeError, match="give a list"):
+        predictor.predict(atoms)
+
+
+def test_a_folder_without_a_model_says_that_it_is_not_finished(tmp_path):
+    with pytest.raises(checkpoint.CheckpointError, match="did not finish"):
+        find_model(tmp_path)
+    with pytest.raises(checkpoint.CheckpointError, match="installed models"):
+        find_model("melting point")
+
+
+def test_composition_statistics():
+    graphs = Graphs(from_atoms([bulk("NaCl", "rocksalt", a=5.6), bulk("Cu")]), [])
+    found = dict(zip(statistic_names(), composition_statistics(graphs.counts).T, strict=True))
+    np.testing.assert_allclose(found["mean number"], [14, 29])
+    np.testing.assert_allclose(found["range number"], [6, 0])
+    np.testing.assert_allclose(found["deviation electronegativity"], [(3.16 - 0.93) / 2, 0], rtol=1e-5)
+    np.testing.assert_allclose(found["elements"], [2, 1])
+    assert element_table()[26, PROPERTIES.index("valence_d")] == 6
+    assert element_table()[26, PROPERTIES.index("empty_d")] == 4
+    assert np.isfinite(element_table()).all()
+
+
+def test_uncertainties_cover_two_thirds_of_the_errors():
+    rng = np.random.default_rng(0)
+    spread = rng.uniform(0.1, 1, 4000)
+    errors = rng.normal(size=4000) * 2 * spread
+    calibration = calibrate(errors, spread)
+    assert (np.abs(errors) <= calibration.uncertainty(spread)).mean() == pytest.approx(0.683, abs=0.01)
+    assert calibration.factor == pytest.approx(2, rel=0.15)
+
+
+def test_published_json_files(tmp_path):
+    site = {"species": [{"element": "Cu", "occu": 1}], "abc": [0, 0, 0]}
+    structure = {"lattice": {"matrix": (3.6 * np.eye(3)).tolist()}, "sites": [site]}
+    matbench = {"index": [7], "columns": ["structure", "n"], "data": [[structure, 1.5]]}
+    with gzip.open(tmp_path / "matbench_dielectric.json.gz", "wt") as file:
+        json.dump(matbench, file)
+    atoms = {
+        "lattice_mat": [[2, 0, 0], [0, 4, 0], [0, 0, 4]],
+        "coords": [[1, 2, 0]],
+        "elements": ["Cu"],
+        "cartesian": True,
+    }
+    entries = [{"jid": "JVASP-1", "atoms": atoms, "mbj_bandgap": "na", "bulk_modulus_kv": 140.2}]
+    (tmp_path / "jdft_3d.json").write_text(json.dumps(entries))
+    (row,) = [open_source(tmp_path / "matbench_dielectric.json.gz").record(0, raw)
+              for raw in open_source(tmp_path / "matbench_dielectric.json.gz").rows()]  # fmt: skip
+    assert (row.id, row.labels["n"], row.atomic_numbers.tolist()) == ("matbench_dielectric-7", 1.5, [29])
+    source = open_source(tmp_path / "jdft_3d.json")
+    (row,) = [source.record(0, raw) for raw in source.rows()]
+    assert row.id == "JVASP-1" and np.isnan(row.labels["mbj_bandgap"]) and row.labels["bulk_modulus_kv"] == 140.2
+    np.testing.assert_allclose(row.frac_coords, [[0.5, 0.5, 0]])
+
+
+def test_the_two_commands(tmp_path, monkeypatch):
+    save_potential(tmp_path / "trunk.safetensors", random_potential(width=16, layers=1).float())
+    with open(tmp_path / "salts.jsonl", "w") as file:
+        for place, atoms in enumerate(salts()):
+            sites = [[[[s, 1.0]], f] for s, f in zip(atoms.symbols, atoms.get_scaled_positions().tolist(), strict=True)]
+            number = None if place == 2 else volume(atoms)
+            file.write(
+                json.dumps({"id": str(place), "lattice": atoms.cell.tolist(), "sites": sites, "v": number}) + "\n"
+            )
+    monkeypatch.setattr("dao_ase.properties.fit.FitSettings.epochs", 3)
+    command = ["finetune", str(tmp_path / "salts.jsonl"), "--target", "v", "--log", "--folds", "2", "--json"]
+    command += ["--weights", str(tmp_path / "trunk.safetensors"), "-o", str(tmp_path / "model")]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["left out"] == {"missing target": 1} and report["rows"] == 15
+    assert "missing target: 2" in done.stderr
+    files = {file.name for file in (tmp_path / "model").iterdir()}
+    assert {"model.safetensors", "predictions.csv", "left_out.jsonl", "model_card.md", "parity.png"} <= files
+    bulk("NaCl", "rocksalt", a=5.6).write(tmp_path / "salt.cif")
+    done = CliRunner().invoke(main, ["predict", str(tmp_path / "model"), str(tmp_path / "salt.cif"), "--json"])
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads(done.stdout)
+    assert row["low"] < row["value"] < row["high"] and len(row["folds"]) == 2
+    done = CliRunner().invoke(main, ["predict", str(tmp_path / "model"), str(tmp_path / "missing.cif")])
+    assert done.exit_code == 1 and "missing.cif" in done.stderr
+    assert torch.is_grad_enabled()
