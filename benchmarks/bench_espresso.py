@@ -46,7 +46,8 @@ def flat(row: Row, method: str) -> dict[str, Any] | None:
         return None
     times, against = found["times"], found.get("against pw.x", {})
     figures: dict[str, Any] = {
-        "processor_s": times["processor"], "wall_s": times["wall"], "ionic_steps": times["ionic_steps"],
+        "processor_s": times["processor"], "processor_ms": 1e3 * times["processor"], "wall_s": times["wall"],
+        "ionic_steps": times["ionic_steps"],
         "scf_iterations": times["scf_iterations"],
         "processor_s_per_ionic_step": times["processor_per_ionic_step"],
         "processor_s_per_scf_iteration": times["processor_per_scf_iteration"],
@@ -136,6 +137,8 @@ if __name__ == "__main__":
         for name, (chosen, settings) in jobs.items()
     }
     figures = summarised(reports)
+    if not figures["scf"]["over all"]["crystals"]:
+        raise SystemExit("no result of pw.x, so there is nothing to record: " + "; ".join(figures["scf"]["missing"][:1]))
     figures["pw.x"] = {
         "version": reports["scf"]["versions"]["pw.x"],
         "pseudopotentials": {e: one["file"] for r in reports.values() for e, one in r["pseudopotentials"].items()},

@@ -72,6 +72,7 @@ def test_magnetic_elements_start_with_a_moment(tmp_path):
     assert "nspin            = 2" in text
     assert "starting_magnetization(1) = 0.4" in text and "starting_magnetization(2) = 0.0" in text
     assert text.index("Fe.UPF") < text.index(" O.UPF")  # the species in this order
+    assert "starting_magnetization(1) = 0.23" in input_of(bulk("Fe"), tmp_path)  # ASE's iron has a moment of its own
     assert "nspin" not in input_of(bulk("Fe"), tmp_path, preset="fast")
 
 

@@ -51,8 +51,10 @@ class Calculation:
 
     @property
     def moments(self) -> list[float] | None:
-        """The moment (μB) from which each atom starts, or None for a calculation without spin."""
-        symbols = self.atoms.get_chemical_symbols()
+        """The moment (μB) from which each atom starts, its own or its element's; None for a calculation without spin."""
+        symbols, own = self.atoms.get_chemical_symbols(), self.atoms.get_initial_magnetic_moments()
+        if self.preset.spin and own.any():
+            return [float(moment) for moment in own]
         if not self.preset.spin or not set(symbols) & set(self.preset.moments):
             return None
         return [float(self.preset.moments.get(symbol, 0.0)) for symbol in symbols]
@@ -119,8 +121,9 @@ def write_input(calculation: Calculation, place: Path, seconds: float, restart: 
         "outdir": "state", "pseudo_dir": "pseudo", "max_seconds": seconds,
         "restart_mode": "restart" if restart else "from_scratch",
     }  # fmt: skip
-    if calculation.moments is not None:  # the start lies between −1 and 1; a tenth per μB is near enough
-        atoms.set_initial_magnetic_moments([min(moment / 10, 1.0) for moment in calculation.moments])
+    moments = calculation.moments  # the start lies between −1 and 1; a tenth per μB is near enough
+    starts = None if moments is None else [max(-1.0, min(moment / 10, 1.0)) for moment in moments]
+    atoms.set_initial_magnetic_moments(starts)
     Espresso(
         profile=EspressoProfile("pw.x", place / "pseudo"),
         directory=place,

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 RYDBERG = 13.605693122994
 """eV."""
-OUT_OF_TIME = "Maximum CPU time exceeded"
+STOPPED = ("Maximum CPU time exceeded", "Program stopped by user request")
+"""By ``max_seconds``, or by a file ``pwscf.EXIT`` that someone put into the calculation's folder."""
 NOT_CONVERGED = "convergence NOT achieved"
 CLOCK = re.compile(r"(?:(\d+)d)?\s*(?:(\d+)h)?\s*(?:(\d+)m)?\s*(?:([\d.]+)s)?\s*$")
 
@@ -79,7 +80,7 @@ def parse(text: str) -> Output:
         processor_seconds=seconds(clock[1]) if clock else None,
         wall_seconds=seconds(clock[2]) if clock else None,
         done="JOB DONE." in text,
-        out_of_time=OUT_OF_TIME in text,
+        out_of_time=any(words in text for words in STOPPED),
         scf_converged=NOT_CONVERGED not in text,
         relaxed="bfgs converged in" in text,
         message=_message(text),
