@@ -17,15 +17,15 @@ from record import arguments, record
 
 from dao_ase.composition import reduced_key
 from dao_ase.crystals import Crystals
-from dao_ase.stability import StabilityModel, energies_above_hull, load_stability
+from dao_ase.stability import energies_above_hull, load_stability
 
 FILES = {"mp_20": "mp20_test_a.npz", "mpts_52": "mpts52_test_a.npz"}
 VAL_FILES = {"mp_20": "mp20_val.npz", "mpts_52": "mpts52_val.npz"}
 APART = 0.01
 
 
-def load(path: Path, limit: int | None) -> tuple[Crystals, np.ndarray]:
-    """The crystals of an npz file and their energies above the hull (eV/atom)."""
+def load(path: Path, limit: int | None, seed: int) -> tuple[Crystals, np.ndarray]:
+    """The crystals of an npz file, or some drawn at random, and their energies above the hull (eV/atom)."""
     with np.load(path, allow_pickle=False) as file:
         crystals = Crystals(
             torch.from_numpy(file["lattice"]),
@@ -34,7 +34,8 @@ def load(path: Path, limit: int | None) -> tuple[Crystals, np.ndarray]:
             torch.from_numpy(file["n_atoms"].astype(np.int64)),
         )
         energies = file["e_above_hull"].astype(float)
-    return (crystals, energies) if limit is None else (crystals[:limit], energies[:limit])
+    chosen = np.random.default_rng(seed).permutation(len(energies))[:limit]
+    return crystals[chosen.tolist()], energies[chosen]
 
 
 def lower_found(crystals: Crystals, truth: np.ndarray, found: np.ndarray) -> dict[str, Any]:
@@ -56,10 +57,8 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def measure(model: StabilityModel, process: str, crystals: Crystals, truth: np.ndarray) -> dict[str, Any]:
-    """Errors (eV/atom) of the model and of two constants."""
-    found = energies_above_hull(model, crystals, process).double().numpy()
-    mean = float(model.energy_mean)
+def measure(mean: float, crystals: Crystals, truth: np.ndarray, found: np.ndarray) -> dict[str, Any]:
+    """Errors (eV/atom) of the model and of two constants, zero and the training crystals' mean."""
     return {
         "crystals": len(truth),
         "MAE": round(float(abs(found - truth).mean()), 4),
@@ -74,6 +73,7 @@ if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--weights", help="of another stability model")
+    parser.add_argument("--limit", type=int, help="crystals of each file; all by default")
     parser.add_argument(
         "--validation", action="store_true", help="print the figures of the validation sets, write nothing"
     )
@@ -81,15 +81,14 @@ if __name__ == "__main__":
     model, header = load_stability(options.weights)
     figures: dict[str, Any] = {}
     for name, file in (VAL_FILES if options.validation else FILES).items():
-        crystals, truth = load(options.data / file, 200 if options.quick else options.limit)
-        figures[name] = measure(model, header["process"], crystals, truth)
-        small = crystals.num_atoms.numpy() <= header["max_atoms"]
-        if not small.all():
-            chosen = np.flatnonzero(small)
-            figures[f"{name}, up to {header['max_atoms']} atoms"] = measure(
-                model, header["process"], crystals[chosen.tolist()], truth[chosen]
-            )
+        crystals, truth = load(options.data / file, 200 if options.quick else options.limit, options.seed)
+        found = energies_above_hull(model, crystals, header["process"]).double().numpy()
+        mean, small = float(model.energy_mean), np.flatnonzero(crystals.num_atoms.numpy() <= header["max_atoms"])
+        figures[name] = measure(mean, crystals, truth, found)
+        if len(small) < len(truth):
+            part = (crystals[small.tolist()], truth[small], found[small])
+            figures[f"{name}, up to {header['max_atoms']} atoms"] = measure(mean, *part)
     if options.validation:
         print(figures)
     else:
-        record("stability", figures)
+        record("stability", figures, seed=options.seed)

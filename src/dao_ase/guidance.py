@@ -48,7 +48,7 @@ class GuidanceSettings:
     scale: float = 1.0
     start: float = 0.3
     stop: float = 0.95
-    every: int = 2
+    every: int = 3
     cap: float = 2.0
 
     def __post_init__(self) -> None:
