@@ -122,7 +122,7 @@ def write_input(calculation: Calculation, place: Path, seconds: float, restart: 
         "restart_mode": "restart" if restart else "from_scratch",
     }  # fmt: skip
     moments = calculation.moments  # the start lies between −1 and 1; a tenth per μB is near enough
-    starts = None if moments is None else [max(-1.0, min(moment / 10, 1.0)) for moment in moments]
+    starts = None if moments is None else [round(max(-1.0, min(moment / 10, 1.0)), 4) for moment in moments]
     atoms.set_initial_magnetic_moments(starts)
     Espresso(
         profile=EspressoProfile("pw.x", place / "pseudo"),
