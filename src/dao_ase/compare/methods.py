@@ -221,7 +221,7 @@ class Espresso:
             left = min(left, self.deadline - time.monotonic())
         if left > 0 or is_finished(calculation, self.folder):
             return run(calculation, self.folder, replace(self.machine, timeout=max(left, 1.0)))
-        known = earlier(calculation, self.folder, self.machine)
+        known = earlier(calculation, self.folder)
         if known is not None:
             return known
         raise EspressoError(
