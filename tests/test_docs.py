@@ -99,6 +99,9 @@ def shell(line: str, place: str, run: bool) -> None:
             if run:
                 done = CliRunner().invoke(main, arguments)
                 assert done.exit_code == 0, f"{place}: {line}\n{done.output}\n{done.exception!r}"
+        case ["ase", *arguments]:
+            if run:
+                subprocess.run([sys.executable, "-m", "ase", *arguments], check=True, capture_output=True)
         case ["make", target, *_]:
             assert target in TARGETS, f"{place}: the Makefile has no target {target!r}"
         case ["pip", "install", *what]:

@@ -22,6 +22,10 @@ EXTRAS = {
     "matgl": ("matgl", "more potentials to compare with"),
     "phonons": ("phonopy", "vibrations of crystals: dao-ase phonons"),
     "matcalc": ("matcalc", "elastic constants and more, with any calculator"),
+    "screen": ("parsl", "many compositions by many processes: dao-ase screen"),
+    "postgresql": ("ase-db-backends", "screening into a PostgreSQL database"),
+    "torchsim": ("torch-sim-atomistic", "batched relaxation and dynamics with TorchSim"),
+    "atomate2": ("atomate2", "workflows of atomate2 and jobflow"),
     "optimade": ("optimade", "crystals of Materials Project, OQMD, Alexandria and others by OPTIMADE"),
 }
 """Extra of ``pip install "dao-ase[...]"`` → the distribution that it installs, and what for."""

@@ -86,7 +86,9 @@ def _mark(axes: Axes, phase: Phase, above: float, x: float, y: float) -> None:
     stable = above <= 0
     axes.plot(x, y, "o" if stable else "x", color=color, markersize=7 if stable else 5, zorder=3 if stable else 2)
     if stable:
-        label = phase.formula if len(phase.elements) > 1 else next(iter(phase.elements))
+        label = (
+            Composition.parse(phase.formula).reduced_formula if len(phase.elements) > 1 else next(iter(phase.elements))
+        )
         axes.annotate(label, (x, y), xytext=(4, 6), textcoords="offset points", fontsize=8)
 
 
