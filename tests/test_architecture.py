@@ -30,6 +30,7 @@ LAYERS = [
     ["sampler"],
     # what acts on them
     ["verlet", "train", "espresso"],
+    ["rows"],
     ["calculator", "relax", "evaluate", "runs", "database"],
     ["rank", "mend", "ase_plugin", "simulate"],
     ["generator", "properties", "phase_diagram"],

@@ -116,6 +116,11 @@ def join(pairs: Sequence[Pairs], num_atoms: Sequence[int]) -> Pairs:
     )
 
 
+def largest_degree(pairs: Pairs, num_atoms: int) -> int:
+    """How many neighbours the atom with the most of them has."""
+    return int(torch.bincount(torch.cat([pairs.first, pairs.second]), minlength=num_atoms).max())
+
+
 def _leads(shift: Int[Tensor, "pairs 3"]) -> Bool[Tensor, "pairs"]:
     """Whether the first entry that is not zero is positive: true for exactly one of S and −S."""
     x, y, z = shift.unbind(-1)

@@ -7,18 +7,16 @@ what cannot be relaxed is reported and touches no other crystal.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dao_ase.composition import SYMBOLS
 from dao_ase.crystals import Crystals
-from dao_ase.derivatives import Prediction, predict
-from dao_ase.neighbors import Neighbors, join
 from dao_ase.potential import Potential
+from dao_ase.rows import Rows
 from dao_ase.symmetry import SymmetryOperations
 from dao_ase.verlet import VerletList
 
@@ -27,6 +25,8 @@ GPA = 160.21766208
 MAX_FORCE = 1e4
 """A force beyond this (eV/Å) is taken for a blow-up, and so is a volume that changes by more than `MAX_VOLUME_RATIO`."""
 MAX_VOLUME_RATIO = 4.0
+SKIN = 0.3
+"""Å beyond the cutoffs. A relaxation moves far at first and little later: a thicker skin costs more than it saves."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def relax(
         if on_done is not None:
             on_done(index, result)
 
-    rows = _Rows(model)
+    rows = Rows(model)
     while waiting or moving:
         while waiting and sum(path.work for path in moving.values()) < slots:
             index = waiting.popleft()
@@ -127,8 +127,8 @@ def relax(
                 moving[index] = _Path(crystals[index], model, settings, record)
             except ValueError as error:
                 finish(index, Relaxation(False, 0, str(error), None, None))
-        for index, frame in zip(list(moving), rows.evaluate(list(moving.values())), strict=True):
-            reason = moving[index].advance(frame)
+        for index, answer in zip(list(moving), rows.evaluate(list(moving.values())), strict=True):
+            reason = moving[index].advance(Frame(moving[index].positions, moving[index].lattice, *answer))
             if reason is not None:
                 finish(index, moving[index].result(reason))
     return [results[index] for index in range(len(crystals))]
@@ -147,7 +147,7 @@ class _Path:
         self.lattice = crystal.lattice[0].double().numpy().copy()
         self.positions = crystal.frac_coords.double().numpy() @ self.lattice
         self._refuse_impossible(model)
-        self.verlet = VerletList(model, self.numbers)
+        self.verlet = VerletList(model, self.numbers, skin=SKIN)
         self.verlet.update(self.positions, self.lattice)
         self.symmetry = None
         if settings.keep_symmetry:
@@ -178,8 +178,8 @@ class _Path:
 
     @property
     def work(self) -> int:
-        """How many neighbours an evaluation visits."""
-        return 2 * len(self.verlet.pairs.first)
+        """How many slots of neighbours an evaluation visits."""
+        return len(self.numbers) * self.verlet.degree
 
     def advance(self, frame: Frame) -> str | None:
         """Takes in what the model says of the current geometry, and moves on; or says why the path ends here."""
@@ -251,40 +251,3 @@ class _Path:
         if self.settings.cell == "volume":
             growth = growth / np.linalg.det(growth) ** (1 / 3)
         self.positions, self.lattice = (self.positions + step[:-3]) @ growth, self.lattice @ growth
-
-
-class _Rows:
-    """The model on all moving crystals at once; the rows of neighbours are laid out anew only when a list has changed."""
-
-    def __init__(self, model: Potential) -> None:
-        self.model = model
-        self._key: tuple = ()
-        self._neighbors: Neighbors
-
-    def evaluate(self, paths: Sequence[_Path]) -> Iterator[Frame]:
-        """The energy, forces and stress of each crystal."""
-        if not paths:
-            return
-        counts = [len(path.numbers) for path in paths]
-        key = tuple((id(path), path.verlet.builds) for path in paths)
-        if key != self._key:
-            pairs = join([path.verlet.pairs for path in paths], counts)
-            self._neighbors = Neighbors.from_pairs(pairs, sum(counts)).to(self.model.reference.device)
-            self._key = key
-        predicted = self._predict(paths, counts)
-        forces, stress = (values.double().cpu().numpy() for values in (predicted.forces, predicted.stress))
-        energy = predicted.energy.tolist()
-        ends = np.cumsum(counts)
-        for c, path in enumerate(paths):
-            atoms = slice(ends[c] - counts[c], ends[c])
-            yield Frame(path.positions, path.lattice, energy[c], forces[atoms], stress[c])
-
-    def _predict(self, paths: Sequence[_Path], counts: list[int]) -> Prediction:
-        device, dtype = self.model.reference.device, self.model.reference.dtype
-        crystal_index = torch.arange(len(paths)).repeat_interleave(torch.tensor(counts))
-        lattice = torch.from_numpy(np.stack([path.lattice for path in paths]))
-        positions = torch.from_numpy(np.concatenate([path.positions for path in paths]))
-        vectors = self._neighbors.vectors(positions.to(device), lattice[crystal_index].to(device)).to(dtype)
-        numbers = torch.cat([path.numbers for path in paths]).to(device)
-        volume = torch.linalg.det(lattice).abs().to(device, dtype)
-        return predict(self.model, numbers, vectors, self._neighbors, crystal_index.to(device), volume)

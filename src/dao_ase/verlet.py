@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dao_ase.memory import refuse_too_large
-from dao_ase.neighbors import Pairs, find_pairs
+from dao_ase.neighbors import Pairs, find_pairs, largest_degree
 from dao_ase.potential import Potential
 
 MIN_DISTANCE = 0.05
@@ -18,7 +18,7 @@ MIN_DISTANCE = 0.05
 
 
 MANY_ATOMS = 1000
-"""Fewer atoms, or neighbours, than this fit everywhere: what they need is not compared with the memory that there is."""
+"""Fewer atoms, or slots of neighbours, fit everywhere: what they need is not compared with the memory that there is."""
 
 
 class VerletList:
@@ -41,7 +41,7 @@ class VerletList:
         self.model, self.atomic_numbers, self.backend = model, atomic_numbers, backend
         self.periodic, self.skin = periodic, skin
         self.cutoff = model.max_cutoff(atomic_numbers)
-        self.builds = 0
+        self.builds = self.degree = 0
         self._at: tuple[NDArray, NDArray] | None = None
         self.pairs: Pairs
 
@@ -54,7 +54,8 @@ class VerletList:
         pairs = find_pairs(x, cell, self.cutoff + self.skin, periodic=self.periodic, backend=self.backend)
         self._refuse_coincident(x, cell, pairs)
         self.pairs = self.model.within_cutoff(self.atomic_numbers, x, cell, pairs, self.skin)
-        self._refuse_too_large()
+        self.degree = largest_degree(self.pairs, len(self.atomic_numbers))
+        self._refuse(len(self.atomic_numbers) * self.degree)
         self._at = (positions.copy(), lattice.copy())
         self.builds += 1
         return True
@@ -84,16 +85,10 @@ class VerletList:
             expected = float((counts.unsqueeze(1) * counts * sphere).sum()) / volume - len(self.atomic_numbers)
             self._refuse(max(int(expected), 0))
 
-    def _refuse_too_large(self) -> None:
-        """After the search, by the neighbours that were found."""
-        count = len(self.atomic_numbers)
-        if 2 * len(self.pairs.first) < MANY_ATOMS:
-            return
-        degree = torch.bincount(torch.cat([self.pairs.first, self.pairs.second]), minlength=count)
-        self._refuse(count * int(degree.max()))
-
     def _refuse(self, slots: int) -> None:
         count = len(self.atomic_numbers)
+        if slots < MANY_ATOMS:
+            return
         what = f"{count} atoms with about {slots // count} neighbours each"
         refuse_too_large(self.model.bytes_needed(count, slots), what, self.model.reference.device)
 
