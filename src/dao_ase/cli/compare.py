@@ -151,12 +151,13 @@ def _nothing() -> Any:
 
 
 def _read(file: str) -> Structure:
-    import warnings
+    from dao_ase.cli.inputs import read_structures
+    from dao_ase.convert import structure_from_atoms
 
-    from pymatgen.core import Structure
-
-    with warnings.catch_warnings(action="ignore"):  # pymatgen remarks on every ⅓
-        return Structure.from_file(file)
+    found, problems = read_structures([Path(file)])
+    if problems:
+        raise ValueError(problems[0])
+    return structure_from_atoms(found[0].atoms)
 
 
 def _text(report: Mapping[str, Any]) -> str:

@@ -104,7 +104,7 @@ def _refine(pw: Espresso, atoms: Atoms, known: Structure | None, problems: list[
         found = pw.relax(atoms, cell=True)
     except EspressoError as error:
         problems.append(str(error))
-        return row | {"problem": str(error)}
+        return row | {"problem": str(error), "kind": error.kind}
     end = atoms.copy()
     end.set_cell(found.lattice)
     end.set_positions(found.positions)
@@ -131,9 +131,12 @@ def _random_search(
         while left > 1.0:
             number += 1
             pw.machine = type(whole)(whole.cores, min(left, whole.timeout), whole.command)
-            row = _refine(pw, random_cell(numbers, np.random.default_rng([seed, number])), known, problems, number)
+            # random cells may fail to converge, and the last one is always cut off: no reason to complain
+            row = _refine(pw, random_cell(numbers, np.random.default_rng([seed, number])), known, [], number)
             yield row
-            if "times" not in row:  # pw.x itself did not run, or did not come to one energy: the next would not either
+            if "times" not in row:  # pw.x did not run, or did not come to one energy: the next would not either
+                if row["kind"] not in ("out of time", "not converged"):
+                    problems.append(row["problem"])
                 break
             left -= row["times"]["wall"]
     finally:
