@@ -1,5 +1,6 @@
 """The command line as a whole; each command has tests of its own."""
 
+import os
 import subprocess
 import sys
 
@@ -39,3 +40,21 @@ def test_module_is_the_command():
         [sys.executable, "-m", "dao_ase.cli", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("dao-ase, version ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_get_a_script_that_completes(shell):
+    """What docs/install.md tells to evaluate; bash also gets its answers from the program that it names."""
+    words = {"dao-ase sc": ("1", "plain,screen"), "dao-ase screen --wo": ("2", "plain,--workers")}
+    assert "_DAO_ASE_COMPLETE" in completed({"_DAO_ASE_COMPLETE": f"{shell}_source"})
+    if shell == "bash":
+        for line, (place, answer) in words.items():
+            said = completed({"_DAO_ASE_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": place})
+            assert answer in said.splitlines()
+
+
+def completed(variables: dict[str, str]) -> str:
+    """What the program prints when a shell asks it."""
+    code = "import sys; sys.argv[0] = 'dao-ase'; from dao_ase.cli import main; main(prog_name='dao-ase')"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **variables}).stdout

@@ -44,6 +44,17 @@ def test_a_second_line_is_refused_by_the_database_itself(tmp_path):
         connection.execute("INSERT INTO dao_ase_done SELECT * FROM dao_ase_done")
 
 
+def test_an_error_half_way_leaves_nothing(tmp_path):
+    database = ScreenDatabase(tmp_path / "screen.db", "run")
+    bad = outcome("KCl")
+    bad.structures[1].info["space_group"] = [1, 2]  # ASE refuses a list among the values
+    with pytest.raises(ValueError, match="space_group"):
+        database.write([outcome("NaCl"), bad])
+    assert database.done() == [] and list(database.rows()) == []
+    database.write([outcome("NaCl")])
+    assert len(list(database.rows())) == 2
+
+
 def test_runs_share_a_database(tmp_path):
     first, second = (ScreenDatabase(tmp_path / "screen.db", run) for run in ("first", "second"))
     first.write([outcome("NaCl", 1)])

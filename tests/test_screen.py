@@ -4,9 +4,12 @@ import os
 import pickle
 import random
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,7 +19,7 @@ from click.testing import CliRunner
 
 import screening
 from dao_ase.cli import main
-from dao_ase.database import Outcome, open_screen
+from dao_ase.database import Outcome, ScreenDatabase, open_screen
 from dao_ase.phase_diagram import Phase
 from dao_ase.screen.run import read_compositions, screen, unique
 from dao_ase.screen.work import ScreenSettings, Shard, screen_shard
@@ -190,3 +193,47 @@ def test_command(tmp_path):
     done = CliRunner().invoke(main, ["hull", f"{tmp_path}/run", "--plot", f"{tmp_path}/hull.png"])
     assert done.exit_code == 0, done.output
     assert "Cl-Na" in done.output and "* on the hull" in done.output and (tmp_path / "hull.png").is_file()
+
+
+@pytest.fixture
+def postgresql():
+    """The URL of a PostgreSQL server of its own, on a free port of this machine."""
+    pytest.importorskip("ase_db_backends", reason='no PostgreSQL backend of ASE: pip install "dao-ase[postgresql]"')
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [Path(shutil.which("initdb") or "/none").parent]
+    if not (programs[-1] / "initdb").exists():
+        pytest.skip("no PostgreSQL server: apt-get install postgresql")
+    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []  # the server refuses to be root's
+    with tempfile.TemporaryDirectory(prefix="pg") as folder, socket.socket() as free:
+        if as_user:
+            shutil.chown(folder, "postgres")
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+
+        def call(program: str, *arguments: str) -> None:
+            command = [*as_user, str(programs[-1] / program), "-D", f"{folder}/data", *arguments]
+            subprocess.run(command, check=True, capture_output=True, cwd=folder)
+
+        call("initdb", "-U", "postgres", "--auth=trust", "--no-sync")
+        call("pg_ctl", "-w", "-l", f"{folder}/log", "-o", f"-p {port} -k {folder} -h 127.0.0.1 -F", "start")
+        try:
+            yield f"postgresql://postgres:secret@127.0.0.1:{port}/postgres"
+        finally:
+            call("pg_ctl", "-m", "immediate", "stop")
+
+
+@pytest.mark.filterwarnings("ignore")  # of ASE's backend about itself
+def test_postgresql_holds_runs_as_sqlite_does(postgresql, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKED", str(tmp_path / "worked.txt"))
+    for folder, wanted in (("one", ["NaCl", "InF"]), ("one", ["NaCl", "InF", "KCl"])):
+        found = screen(wanted, tmp_path / folder, count=0, work=screening.quick, database=postgresql)
+    other = screen(
+        ["NaCl"], tmp_path / "two", ScreenSettings(seed=1), count=0, work=screening.quick, database=postgresql
+    )
+    assert (found.done, found.structures, other.structures) == (3, 9, 3)
+    assert (tmp_path / "worked.txt").read_text().split() == ["NaCl", "InF", "KCl", "NaCl"]
+    assert "secret" not in (tmp_path / "one" / "screen.json").read_text()
+    best = open_screen(tmp_path / "one").structures(limit=3)
+    assert [one.properties["rank"] for one in best] == [1, 1, 1]
+    with pytest.raises(Exception, match="duplicate key"), ScreenDatabase(postgresql, "x")._transaction() as cursor:
+        cursor.execute("INSERT INTO dao_ase_done SELECT * FROM dao_ase_done")

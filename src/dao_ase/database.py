@@ -8,9 +8,10 @@ one transaction: after a kill there are both or neither, and a second line for t
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,8 +77,7 @@ class ScreenDatabase:
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Writes outcomes in one transaction; those that stand there already are left as they are."""
-        with self._database as database:
-            cursor = database.connection.cursor()
+        with self._transaction() as cursor:
             done = {line.composition for line in _lines(cursor, self.run)}
             for outcome in outcomes:
                 if outcome.composition in done:
@@ -86,6 +86,21 @@ class ScreenDatabase:
                 values = (self.run, outcome.composition, len(outcome.structures), outcome.error, outcome.seconds, now())
                 cursor.execute(f"INSERT INTO {DONE} VALUES (?, ?, ?, ?, ?, ?)", values)
                 self._write_rows(outcome)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        """A cursor on which ASE writes, too; everything is committed at the end, or nothing.
+
+        ASE's own context manager commits after every 5,000 rows, and on PostgreSQL an error in it hides the error.
+        """
+        connection = self._database._connect()
+        self._database.connection, self._database.change_count = connection, math.nan  # never a multiple of 5,000
+        try:
+            yield connection.cursor()
+            connection.commit()
+        finally:
+            self._database.connection = None
+            connection.close()  # what was not committed is forgotten
 
     def _write_rows(self, outcome: Outcome) -> None:
         from ase import Atoms
