@@ -9,9 +9,11 @@ references, of which all were found.
 
 from __future__ import annotations
 
+import argparse
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,61 +29,148 @@ from dao_ase.rank import by_energy, by_stability, distinct, relax_structures
 
 Lists = list[list[Structure]]
 
-
-def timed(make: Callable[[], Lists], count: int) -> tuple[Lists, float]:
-    """What ``make`` gives, and the processor seconds for each of ``count`` compositions."""
-    started = time.process_time()
-    made = make()
-    return made, (time.process_time() - started) / count
+PART = 4
+"""References that go through everything together: --minutes ends the run between two of them."""
+SHORT, LONG = 20, 200
+"""Steps of the two relaxations."""
 
 
-def shares(results: list[ReferenceResult]) -> dict[str, Any]:
-    """Match rates of the first, of the first three and of all structures, and mean RMSE of those that match."""
-    hits = [[result.rmse is not None for result in one.own] for one in results]
-    report = summarise(results)
-    return {
-        **{
-            name: round(float(np.mean([any(row[:n]) for row in hits])), 4) for name, n in (("first", 1), ("first 3", 3))
-        },
-        "any": round(report.match_rate, 4),
-        "RMSE of the first": round(report.first_rmse, 4),
-        "RMSE of the best": round(report.rmse, 4),
-    }
+@dataclass
+class Row:
+    """What is known of one way to make or to order structures, reference by reference."""
+
+    results: list[ReferenceResult] = field(default_factory=list)
+    seconds: float = 0.0
+    above: list[float] = field(default_factory=list)
+    made: int = 0
+    unique: int = 0
+    novel: int = 0
+
+    def shares(self) -> dict[str, Any]:
+        """Match rates of the first, of the first three and of all structures, RMSE of those that match, seconds."""
+        hits = [[result.rmse is not None for result in one.own] for one in self.results]
+        report = summarise(self.results)
+        return {
+            **{
+                name: round(float(np.mean([any(row[:n]) for row in hits])), 4)
+                for name, n in (("first", 1), ("first 3", 3))
+            },
+            "any": round(report.match_rate, 4),
+            "all samples": round(float(np.mean([hit for row in hits for hit in row])), 4),
+            "RMSE of the first": round(report.first_rmse, 4),
+            "RMSE of the best": round(report.rmse, 4),
+            "processor seconds": round(self.seconds / len(self.results), 2),
+        }
+
+    def quality(self) -> dict[str, Any]:
+        """How stable the judged structures are, and how many are unique and novel."""
+        finite = [energy for energy in self.above if np.isfinite(energy)]
+        return {
+            "judged": len(self.above),
+            "stable share": round(float(np.mean([energy < STABLE for energy in self.above])), 4),
+            "median above the hull": round(float(np.median(finite)), 4),
+            "unique": round(self.unique / self.made, 4) if self.made else None,
+            "unique and novel": round(self.novel / self.made, 4) if self.made else None,
+        }
+
+    def judge(self, judge: Judge, lists: Lists, each: int) -> None:
+        """Takes in the first ``each`` structures of every list; variety is looked for among twice as many."""
+        for row in lists:
+            self.above += [energy for energy in judge.above(row[:each]) if energy is not None]
+            kept = distinct(row[: 2 * each])
+            trained = [judge.known.structure(index) for index in judge.known.of_formula(row[0].atomic_numbers)]
+            self.made, self.unique = self.made + len(row[: 2 * each]), self.unique + len(kept)
+            self.novel += sum(all(match(one, other) is None for other in trained) for one in kept)
 
 
-def judged(judge: Judge, lists: Lists, each: int) -> dict[str, Any]:
-    """How stable the first ``each`` structures of every list are."""
-    above = [energy for row in lists for energy in judge.above(row[:each]) if energy is not None]
-    finite = [energy for energy in above if np.isfinite(energy)]
-    return {
-        "judged": len(above),
-        "stable share": round(float(np.mean([energy < STABLE for energy in above])), 4),
-        "median above the hull": round(float(np.median(finite)), 4),
-    }
+class Clock:
+    """Processor seconds since the last question."""
+
+    def __init__(self) -> None:
+        self.last = time.process_time()
+
+    def __call__(self) -> float:
+        now = time.process_time()
+        self.last, passed = now, now - self.last
+        return passed
 
 
-def variety(known: KnownCrystals, lists: Lists, each: int) -> dict[str, float]:
-    """Which of the first ``each`` structures of every list are unique, and which of these match no training crystal."""
-    made = unique = novel = 0
-    for row in lists:
-        kept = distinct(row[:each])
-        trained = [known.structure(index) for index in known.of_formula(row[0].atomic_numbers)]
-        made, unique = made + len(row[:each]), unique + len(kept)
-        novel += sum(all(match(one, other) is None for other in trained) for one in kept)
-    return {"unique": round(unique / made, 4), "unique and novel": round(novel / made, 4)}
+class Ablation:
+    """All rows, and the models that fill them."""
 
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.generator = DAOGenerator(options.weights, stability=options.stability)
+        self.judge = Judge(KnownCrystals(options.data), options.cache)
+        self.generation: dict[str, Row] = defaultdict(Row)
+        self.ranking: dict[str, Row] = defaultdict(Row)
+        self.known = Row()
 
-def polymorphs(generator: DAOGenerator, file: Path, count: int, samples: int, options: Any) -> dict[str, Any]:
-    """Compositions with two to four references: for which share of them all were found, with and without guidance."""
-    everything = references(file, None, options.seed)
-    sizes = Counter(one.composition.reduced_formula for one in everything)
-    chosen = [name for name, size in sizes.items() if 2 <= size <= 4][:count]
-    known = [one for one in everything if one.composition.reduced_formula in chosen]
-    found: dict[str, Any] = {"compositions": dict(sorted(Counter(str(sizes[name]) for name in chosen).items()))}
-    for name, scale in (("unguided", 0.0), ("guided", options.guidance)):
-        made = predict(generator, known, samples, options.seed, scale)
-        found[name] = summarise(compare(made, known, workers=1)).polymorphs
-    return found
+    def take(self, known: list[Structure], seed: int) -> None:
+        """Every row for some references; their samples have the seeds from ``seed`` on."""
+        samples, scale, clock = self.options.samples, self.options.guidance, Clock()
+        plain = predict(self.generator, known, samples, seed)
+        sampling = clock()
+        guided = predict(self.generator, known, samples, seed, scale)
+        guiding = clock()
+        relaxed: list[tuple[Lists, float]] = []
+        for lists, steps in ((plain, SHORT), (plain, LONG), (guided, LONG)):
+            relaxed.append(([relax_structures(row, steps=steps) for row in lists], clock()))
+        (short, shortly), (long, longly), (both, bothly) = relaxed
+        self._generated("unguided", plain, known, sampling)
+        self._generated("guided", guided, known, guiding)
+        self._generated("unguided, relaxed", long, known, sampling + longly)
+        self._generated("guided, relaxed", both, known, guiding + bothly)
+        stability, energy = (lambda row: by_stability(row, self.options.stability)), by_energy
+        self._ordered("as drawn", plain, known, list, sampling)
+        self._ordered("by the stability model", plain, known, stability, sampling)
+        self._ordered("by DAO-P's energy", plain, known, energy, sampling)
+        self._ordered("relaxed shortly, by DAO-P's energy", short, known, energy, sampling + shortly)
+        self._ordered("relaxed, by DAO-P's energy", long, known, energy, sampling + longly)
+        self._ordered("guided, relaxed, by DAO-P's energy", both, known, energy, guiding + bothly)
+        self.known.judge(self.judge, [[one] for one in known], 1)
+
+    def figures(self) -> dict[str, Any]:
+        """Everything so far."""
+        rows = {name: row.shares() | row.quality() for name, row in self.generation.items()}
+        return {
+            "references": len(self.ranking["as drawn"].results),
+            "samples": self.options.samples,
+            "guidance": self.options.guidance,
+            "model": {"generator": self.generator.name, "weights": self.generator.fingerprint},
+            "known crystals": self.known.quality(),
+            "generation": rows,
+            "ranking": {name: row.shares() for name, row in self.ranking.items()},
+            "guided over unguided, processor time": round(
+                self.generation["guided"].seconds / self.generation["unguided"].seconds, 2
+            ),
+        }
+
+    def polymorphs(self, file: Path, count: int) -> dict[str, Any]:
+        """Compositions with two to four references: for which share of them all were found, with and without guidance."""
+        everything = references(file, None, self.options.seed)
+        sizes = Counter(one.composition.reduced_formula for one in everything)
+        chosen = [name for name, size in sizes.items() if 2 <= size <= 4][:count]
+        known = [one for one in everything if one.composition.reduced_formula in chosen]
+        found: dict[str, Any] = {"compositions": dict(sorted(Counter(str(sizes[name]) for name in chosen).items()))}
+        for name, scale in (("unguided", 0.0), ("guided", self.options.guidance)):
+            made = predict(self.generator, known, self.options.samples, self.options.seed, scale)
+            found[name] = summarise(compare(made, known, workers=1)).polymorphs
+        return found
+
+    def _generated(self, name: str, lists: Lists, known: list[Structure], seconds: float) -> None:
+        row = self.generation[name]
+        row.results += compare(lists, known, workers=1)
+        row.seconds += seconds
+        row.judge(self.judge, lists, self.options.judged)
+
+    def _ordered(
+        self, name: str, lists: Lists, known: list[Structure], order: Callable[[list[Structure]], list], before: float
+    ) -> None:
+        row, clock = self.ranking[name], Clock()
+        ranked = [order(one) for one in lists]
+        row.seconds += before + clock()
+        row.results += compare(ranked, known, workers=1)
 
 
 def main() -> None:
@@ -90,10 +179,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--benchmark", default="mp_20")
     parser.add_argument("--limit", type=int, default=40, help="references")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this time with what there is")
     parser.add_argument("--samples", type=int, default=20, help="samples for each")
     parser.add_argument("--judged", type=int, default=4, help="samples of each reference that are judged")
     parser.add_argument("--polymorphs", type=int, default=12, help="compositions with several references")
-    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--guidance", type=float, default=5.0)
     parser.add_argument("--weights", help="of another DAO-G")
     parser.add_argument("--stability", help="weights of another stability model")
     parser.add_argument("--cache", type=Path, default=Path("runs/ablation/known_energies.json"))
@@ -102,58 +192,15 @@ def main() -> None:
         options.limit, options.samples, options.judged, options.polymorphs = 3, 4, 1, 1
     file = find_benchmark(options.benchmark, options.data)
     known = references(file, options.limit, options.seed)
-    generator = DAOGenerator(options.weights, stability=options.stability)
-    crystals = KnownCrystals(options.data)
-    judge = Judge(crystals, options.cache)
-    count = len(known)
-
-    def drawn(scale: float) -> Lists:
-        return predict(generator, known, options.samples, options.seed, scale)
-
-    def relaxed(lists: Lists, steps: int) -> Lists:
-        return [relax_structures(row, steps=steps) for row in lists]
-
-    drawn(0.0 if options.quick else options.guidance)[:0]  # the first call of a process compiles and caches
-    plain, sampling = timed(lambda: drawn(0.0), count)
-    guided, guiding = timed(lambda: drawn(options.guidance), count)
-    short, shortly = timed(lambda: relaxed(plain, 20), count)
-    long, longly = timed(lambda: relaxed(plain, 200), count)
-    both, bothly = timed(lambda: relaxed(guided, 200), count)
-    generation = {
-        "unguided": (plain, sampling),
-        "guided": (guided, guiding),
-        "unguided, relaxed": (long, sampling + longly),
-        "guided, relaxed": (both, guiding + bothly),
-    }
-    rows: dict[str, Any] = {}
-    for name, (lists, seconds) in generation.items():
-        rows[name] = shares(compare(lists, known, workers=1)) | {"processor seconds": round(seconds, 2)}
-        rows[name] |= judged(judge, lists, options.judged) | variety(crystals, lists, 2 * options.judged)
-        print(name, rows[name], flush=True)
-    orders = {
-        "as drawn": (plain, lambda one: one, sampling),
-        "by the stability head": (plain, lambda one: by_stability(one, options.stability), sampling),
-        "by DAO-P's energy": (plain, by_energy, sampling),
-        "relaxed 20 steps, by DAO-P's energy": (short, by_energy, sampling + shortly),
-        "relaxed 200 steps, by DAO-P's energy": (long, by_energy, sampling + longly),
-        "guided, relaxed 200 steps, by DAO-P's energy": (both, by_energy, guiding + bothly),
-    }
-    ranking: dict[str, Any] = {}
-    for name, (lists, order, before) in orders.items():
-        ranked, seconds = timed(lambda lists=lists, order=order: [order(row) for row in lists], count)
-        ranking[name] = shares(compare(ranked, known, workers=1)) | {"processor seconds": round(before + seconds, 2)}
-        print(name, ranking[name], flush=True)
-    figures = {
-        "references": count,
-        "samples": options.samples,
-        "guidance": options.guidance,
-        "model": {"generator": generator.name, "weights": generator.fingerprint},
-        "known crystals": judged(judge, [[one] for one in known], 1),
-        "generation": rows,
-        "ranking": ranking,
-        "polymorphs": polymorphs(generator, file, options.polymorphs, options.samples, options),
-        "guided over unguided, processor time": round(guiding / sampling, 2),
-    }
+    ablation, started = Ablation(options), time.monotonic()
+    for first in range(0, len(known), PART):
+        ablation.take(known[first : first + PART], options.seed + first * options.samples)
+        figures = ablation.figures()
+        print(figures["references"], {name: row["first"] for name, row in figures["ranking"].items()}, flush=True)
+        if time.monotonic() - started > 60 * options.minutes:
+            break
+    if options.polymorphs:
+        figures["polymorphs"] = ablation.polymorphs(file, options.polymorphs)
     record(f"ablation_{options.benchmark}", figures, seed=options.seed, packages=("chgnet",))
 
 
