@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from dao_ase.calculator import DAOCalculator
 from dao_ase.derivatives import predict_crystals
 from dao_ase.potential import Potential, zbl
-from named import ENERGY_TOLERANCE, FORCE_TOLERANCE, NAMED, random_potential, skewed, to_crystals
+from named import ENERGY_TOLERANCE, FORCE_TOLERANCE, NAMED, random_potential, rattled, skewed, to_crystals
 
 STEP = 1e-5
 CRYSTALS = ["silicon", "salt", "caesium", "skewed"]
@@ -170,3 +170,18 @@ def test_angles_are_seen(model):
 def test_neighbors_of_large_atoms_reach_further(model):
     assert model.max_cutoff(torch.tensor([8, 55])) > 6 > model.max_cutoff(torch.tensor([8, 6]))
     assert np.abs(predict_crystals(model, to_crystals(skewed())).forces.numpy()).max() > 0
+
+
+@pytest.mark.parametrize("slots", [1, 300, 100_000])
+def test_a_batch_gives_each_crystal_what_it_gets_alone(slots):
+    """Crystals are evaluated in the order of their neighbours; their answers come in the order in which they were given."""
+    model = random_potential()
+    atoms = [
+        rattled(NAMED[name], seed=seed) for seed, name in enumerate(["copper", "salt", "caesium", "skewed", "copper"])
+    ]
+    together = predict_crystals(model, to_crystals(*atoms), slots=slots)
+    alone = [predict_crystals(model, to_crystals(one)) for one in atoms]
+    for name in ("energy", "energies", "forces", "virial", "volume", "stress"):
+        assert torch.allclose(getattr(together, name), torch.cat([getattr(one, name) for one in alone]), atol=1e-9), (
+            name
+        )

@@ -19,7 +19,7 @@ from torch import Tensor
 from dao_ase.crystals import Crystals
 from dao_ase.memory import refuse_too_large
 from dao_ase.neighbor_attention import collect
-from dao_ase.neighbors import Neighbors, Pairs, find_pairs, join
+from dao_ase.neighbors import Neighbors, Pairs, find_pairs, join, largest_degree
 from dao_ase.potential import Potential
 
 
@@ -72,7 +72,7 @@ def predict(
     )
 
 
-def predict_crystals(model: Potential, crystals: Crystals, *, slots: int = 100_000) -> Prediction:
+def predict_crystals(model: Potential, crystals: Crystals, *, slots: int = 30_000) -> Prediction:
     """Energy, forces and stress of any number of periodic crystals, in parts of about ``slots`` neighbours.
 
     >>> from dao_ase.calculator import load_potential
@@ -83,25 +83,36 @@ def predict_crystals(model: Potential, crystals: Crystals, *, slots: int = 100_0
     """
     device, dtype = model.reference.device, model.reference.dtype
     crystals = crystals.to("cpu", torch.float64)
+    counts = crystals.num_atoms.tolist()
     pairs = [pairs_of(model, crystal) for crystal in crystals]
-    work = [2 * len(found.first) for found in pairs]
-    parts = []
+    degrees = [largest_degree(found, count) for found, count in zip(pairs, counts, strict=True)]
+    work = [count * degree for count, degree in zip(counts, degrees, strict=True)]
     for large in (crystal for crystal, amount in enumerate(work) if amount > slots):  # each is a part of its own
-        count = int(crystals.num_atoms[large])
-        what = f"crystal {large}: {count} atoms with {work[large] // count} neighbours each"
-        refuse_too_large(model.bytes_needed(count, work[large]), what, device)
-    for chosen in _parts(work, slots):
+        what = f"crystal {large}: {counts[large]} atoms with up to {degrees[large]} neighbours each"
+        refuse_too_large(model.bytes_needed(counts[large], work[large]), what, device)
+    order = sorted(range(len(crystals)), key=degrees.__getitem__)  # rows of a part are as long as its longest
+    parts = []
+    for part in _parts([work[c] for c in order], slots):
+        chosen = [order[place] for place in part]
         batch = crystals[chosen]
         neighbors = Neighbors.from_pairs(
-            join([pairs[c] for c in chosen], batch.num_atoms.tolist()), len(batch.frac_coords)
+            join([pairs[c] for c in chosen], [counts[c] for c in chosen]), len(batch.frac_coords)
         )
         neighbors, batch = neighbors.to(device), batch.to(device)
         vectors = neighbors.vectors(batch.positions, batch.lattice[batch.crystal_index]).to(dtype)
         volume = batch.volume.abs().to(dtype)
         parts.append(predict(model, batch.atomic_numbers, vectors, neighbors, batch.crystal_index, volume))
-    return Prediction(
-        **{name: torch.cat([getattr(part, name) for part in parts]) for name in Prediction.__annotations__}
-    )
+    return _in_order(parts, order, crystals)
+
+
+def _in_order(parts: list[Prediction], order: list[int], crystals: Crystals) -> Prediction:
+    """The predictions of parts as those of the whole, in the order in which the crystals came."""
+    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in Prediction.__annotations__}
+    device = joined["energy"].device
+    place = torch.argsort(torch.tensor(order, dtype=torch.int64))  # of each crystal among those that were evaluated
+    atoms = torch.argsort(torch.argsort(place[crystals.crystal_index], stable=True)).to(device)
+    place = place.to(device)
+    return Prediction(**{name: joined[name][atoms if name in ("energies", "forces") else place] for name in joined})
 
 
 def pairs_of(model: Potential, crystal: Crystals) -> Pairs:
