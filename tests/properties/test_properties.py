@@ -14,6 +14,7 @@ from dao_ase.calculator import save_potential
 from dao_ase.cli import main
 from dao_ase.composition import reduced_key
 from dao_ase.convert import from_atoms
+from dao_ase.data.reading import read
 from dao_ase.data.sources import open_source
 from dao_ase.data.splits import formula_folds
 from dao_ase.properties.calibration import calibrate
@@ -166,7 +167,7 @@ def test_bad_rows_are_named_and_counted(tmp_path, trunk):
         line(id="none", tc=None),
         line(id="zero", tc=0),
         line(id="flat", tc=1, lattice=[[1, 0, 0]] * 3),
-        '{"id": "cut',
+        '{"id": "cut\n',
         line(id="strange", tc=1, sites=[[[["Xx", 1.0]], [0, 0, 0]]]),
         line(
             id="doped", tc=9, sites=[[[["Cr", 1.0]], [0, 0, k / 8]] for k in range(6)] + [[[["Os", 1.0]], [0.5, 0, 0]]]
@@ -265,6 +266,15 @@ def test_published_json_files(tmp_path):
     (row,) = [source.record(0, raw) for raw in source.rows()]
     assert row.id == "JVASP-1" and np.isnan(row.labels["mbj_bandgap"]) and row.labels["bulk_modulus_kv"] == 140.2
     np.testing.assert_allclose(row.frac_coords, [[0.5, 0.5, 0]])
+
+
+def test_a_table_may_name_files(tmp_path):
+    bulk("Cu").write(tmp_path / "copper.cif")
+    (tmp_path / "table.csv").write_text("id,file,hardness\nCu,copper.cif,3\nAg,silver.cif,2.5\n")
+    left_out = []
+    (record,) = read(open_source(tmp_path / "table.csv"), left_out.append)
+    assert (record.id, record.labels["hardness"], len(record.atomic_numbers)) == ("Cu", 3.0, 1)
+    assert left_out[0].id == "Ag" and "silver.cif" in left_out[0].reason
 
 
 def test_the_two_commands(tmp_path, monkeypatch):

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from dao_ase.crystals import Crystals
+    from dao_ase.properties.predictor import DAOPredictor
+
+TABLES = (".csv", ".csv.gz", ".npz", ".jsonl", ".jsonl.gz")
+"""Files that the data layer reads, one crystal on each row; ASE reads the others."""
 
 
 @click.command()
@@ -13,36 +21,73 @@ import click
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with what each fold says.")
 def predict(model: str, files: tuple[Path, ...], as_json: bool) -> None:
-    """Print a property of each structure in FILES. MODEL is tc, a model file, or a folder of dao-ase finetune."""
-    from dao_ase.cli.inputs import as_crystals, read_structures
+    """Print a property of each structure in FILES (structure files, .csv, .npz, .jsonl), with its uncertainty.
+
+    MODEL is tc (critical temperature), a model file, or a folder of dao-ase finetune. A crystal with partly occupied sites
+    is refused.
+    """
     from dao_ase.properties.predictor import DAOPredictor
 
     try:
         predictor = DAOPredictor(model)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
-    inputs, problems = read_structures(files)
-    inputs, crystals, no_crystals = as_crystals(inputs)
-    problems += no_crystals
+    named, problems = _read(files)
     rows = []
-    for one, crystal in zip(inputs, crystals, strict=True):
+    for name, crystal in named:
         try:
-            found = predictor.predict_crystals(crystal)[0]
+            rows.append(_row(name, crystal, predictor))
         except ValueError as error:
-            problems.append(f"{one.name}: {error}")
-            continue
-        row = {"file": one.name, "formula": one.atoms.get_chemical_formula(), "property": predictor.target.name}
-        numbers = {"value": found.value, "uncertainty": found.uncertainty, "low": found.low, "high": found.high}
-        rows.append(row | numbers | {"unit": predictor.target.unit, "folds": list(found.folds)})
+            problems.append(f"{name}: {error}")
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
         for row in rows:
             click.echo(
-                f"{row['file']}  {row['formula']}  {row['property']} {row['value']:.4g} ± {row['uncertainty']:.2g} "
-                f"{row['unit']}  ({row['low']:.3g} to {row['high']:.3g})".replace("  (", " (")
+                f"{row['name']}  {row['formula']}  {row['property']}  {row['value']:.4g} ± {row['uncertainty']:.2g} "
+                f"{row['unit']} ({row['low']:.3g} to {row['high']:.3g})"
             )
     for problem in problems:
         click.echo(problem, err=True)
     if problems:
         raise click.exceptions.Exit(1)
+
+
+def _read(files: tuple[Path, ...]) -> tuple[list[tuple[str, Crystals]], list[str]]:
+    """Every crystal of every file with a name, and what cannot be read, with the reason."""
+    from dao_ase.cli.inputs import as_crystals, read_structures
+    from dao_ase.data.reading import read
+    from dao_ase.data.records import Rejected
+    from dao_ase.data.sources import open_source
+    from dao_ase.properties.table import crystals_of
+
+    tables = [file for file in files if file.name.endswith(TABLES)]
+    inputs, problems = read_structures(file for file in files if file not in tables)
+    inputs, crystals, no_crystals = as_crystals(inputs)
+    named = [(one.name, crystal) for one, crystal in zip(inputs, crystals, strict=True)]
+    problems += no_crystals
+    for file in tables:
+        rejected: list[Rejected] = []
+        try:
+            named += [(f"{file}#{one.id}", crystals_of([one])) for one in read(open_source(file), rejected.append)]
+        except (OSError, ValueError) as error:
+            problems.append(f"{file}: {error}")
+        problems += [f"{file}#{row.id or row.row}: {row.rule}: {row.reason}" for row in rejected]
+    return named, problems
+
+
+def _row(name: str, crystal: Crystals, predictor: DAOPredictor) -> dict:
+    from dao_ase.composition import Composition
+
+    found = predictor.predict_crystals(crystal)[0]
+    return {
+        "name": name,
+        "formula": Composition.from_atomic_numbers(crystal.atomic_numbers.tolist()).formula,
+        "property": predictor.target.name,
+        "value": found.value,
+        "uncertainty": found.uncertainty,
+        "low": found.low,
+        "high": found.high,
+        "unit": predictor.target.unit,
+        "folds": list(found.folds),
+    }

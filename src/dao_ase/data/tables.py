@@ -92,7 +92,10 @@ class NpzSource:
 
 @dataclass(frozen=True)
 class CsvSource:
-    """A CSV file (also ``.gz``) with a column ``cif``; numbers become labels, everything else texts."""
+    """A CSV file (also ``.gz``) with a column ``cif``, or a column ``file`` that names a CIF file beside it.
+
+    Numbers become labels, everything else texts.
+    """
 
     path: Path
 
@@ -110,15 +113,24 @@ class CsvSource:
         opened = gzip.open if self.path.suffix == ".gz" else open
         with opened(self.path, "rt", newline="", encoding="utf-8", errors="replace") as file:
             reader = csv.DictReader(line.replace("\0", "") for line in file)
-            if "cif" not in (reader.fieldnames or ()):
-                raise ValueError(f"{str(self.path)!r} has no column 'cif'; it has {reader.fieldnames}")
-            yield from reader
+            if not {"cif", "file"} & set(reader.fieldnames or ()):
+                raise ValueError(
+                    f"{str(self.path)!r} has no column 'cif', nor one 'file'; it has {reader.fieldnames}"
+                )
+            for row in reader:
+                yield row if "cif" in row else {**row, "cif": self._text_of(row["file"])}
+
+    def _text_of(self, file: str | None) -> str:
+        """The text of a CIF file, whose path is relative to the table; empty where there is none."""
+        path = self.path.parent / (file or "")
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
     def record(self, row: int, raw: dict[str, Any]) -> Record:
         """The crystal of one line."""
         identifier = next((raw[name] for name in ID_COLUMNS if raw.get(name)), f"{self.path.stem}/{row}")
         if not raw.get("cif"):
-            raise RejectedRecord("broken", "the column 'cif' is empty; is the file complete?", identifier)
+            there = f"there is no CIF file {raw['file']!r}" if "file" in raw else "the column 'cif' is empty"
+            raise RejectedRecord("broken", f"{there}; is the file complete?", identifier)
         try:
             lattice, frac_coords, atomic_numbers = read_cif(raw["cif"])
         except RejectedRecord as error:

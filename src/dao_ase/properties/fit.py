@@ -27,11 +27,11 @@ class FitSettings:
     """How a fold is trained."""
 
     trunk: str = "frozen"  # or "full": the trunk is trained too, after the heads
-    epochs: int = 150
+    epochs: int = 100
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     crystals: int = 64  # in a batch, fewer where there are less than a thousand
-    patience: int = 30  # epochs without a better member before the heads stop
+    patience: int = 25  # epochs without a better member before the heads stop
     trunk_epochs: int = 30
     trunk_learning_rate: float = 3e-4
     trunk_slots: int = 12_000  # neighbours in a batch

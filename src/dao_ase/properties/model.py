@@ -74,7 +74,9 @@ class HeadEnsemble(nn.Module):
     def forward(self, standard: Float[Tensor, "*rows features"]) -> Float[Tensor, "members crystals"]:
         """f_m of standardised features, the same for all members or [members, crystals, features]."""
         x = standard.expand(self.config.members, *standard.shape[-2:])
-        x = functional.dropout(x, self.config.feature_dropout, self.training)
+        if self.training:  # a batch goes without the same features, each member without others
+            kept = torch.rand(self.config.members, 1, x.shape[-1]) >= self.config.feature_dropout
+            x = x * (kept / (1 - self.config.feature_dropout))
         first = functional.silu(torch.baddbmm(self.inner_bias, x, self.inner))
         first = functional.dropout(first, self.config.dropout, self.training)
         second = first + functional.silu(torch.baddbmm(self.middle_bias, first, self.middle))

@@ -70,6 +70,18 @@ class PropertyTable:
             self.left_out,
         )
 
+    @classmethod
+    def join(cls, tables: Sequence[PropertyTable]) -> PropertyTable:
+        """The rows of several tables in one."""
+        return cls(
+            [one for table in tables for one in table.ids],
+            Crystals.concatenate([table.crystals for table in tables]),
+            np.concatenate([table.values for table in tables]),
+            [one for table in tables for one in table.formulas],
+            [one for table in tables for one in table.families],
+            [one for table in tables for one in table.left_out],
+        )
+
 
 def read_table(
     sources: Sequence[Source],
