@@ -124,9 +124,8 @@ class JarvisSource:
         """The crystal of one entry."""
         atoms = raw["atoms"]
         lattice = np.array(atoms["lattice_mat"], dtype=np.float64)
-        coords = np.array(atoms["coords"], dtype=np.float64).reshape(-1, 3)
-        if atoms.get("cartesian"):
-            coords = np.linalg.solve(lattice.T, coords.T).T
+        given = np.array(atoms["coords"], dtype=np.float64).reshape(-1, 3)
+        coords = np.linalg.solve(lattice.T, given.T).T if atoms.get("cartesian") else given
         labels, texts = labels_and_texts(raw, ("atoms", "jid"))
         identifier = str(raw.get("jid", f"{self.path.stem}/{row}"))
         symbols = [str(symbol).strip() for symbol in atoms["elements"]]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +109,8 @@ def fine_tune(
         file = Path(folder) / "folds" / f"fold{number}.safetensors" if folder is not None else None
         done = _stored(file, key, data, trunk, settings)
         if done is None:
-            head, own, note = fit_fold(
-                data,
-                trunk,
-                fold,
-                settings,
-                seed * 1000 + number,
-                lambda text, k=number: say(f"fold {k + 1} of {folds}, {text}"),
-            )
+            say_here = partial(_say_fold, say, f"fold {number + 1} of {folds}")
+            head, own, note = fit_fold(data, trunk, fold, settings, seed * 1000 + number, say_here)
             head.load_state_dict(rounded(head))
             _store(file, key, head, own, note)
         else:
@@ -161,6 +156,10 @@ def figures(result: CrossValidation) -> dict[str, Any]:
         found["MAE of the natural logarithm"] = float(np.abs(result.predicted - result.learnt).mean())
         found["MAE of a constant, natural logarithm"] = float(np.abs(result.learnt - np.median(result.learnt)).mean())
     return found
+
+
+def _say_fold(say: Progress, fold: str, text: str) -> None:
+    say(f"{fold}, {text}")
 
 
 def _answers(
