@@ -148,6 +148,22 @@ def test_parsl_workers_end_with_the_process_and_a_worker_may_die(tmp_path):
     assert "worker died" in row.error
 
 
+def test_lifeline_outlasts_ctrl_c_and_ends_with_its_process():
+    """Ctrl-C reaches the whole group, but only the screening itself answers it: Parsl wants to be ended in order."""
+    pytest.importorskip("psutil")
+    watched = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    program = "import time; print('up', flush=True); time.sleep(60)"
+    command = [sys.executable, "-m", "dao_ase.screen.lifeline", str(watched.pid), sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as lifeline:
+        assert lifeline.stdout is not None and lifeline.stdout.readline() == "up\n"
+        os.killpg(lifeline.pid, signal.SIGINT)
+        time.sleep(0.2)
+        assert lifeline.poll() is None
+        kill(watched)
+        assert lifeline.wait(timeout=20) == 1
+        assert lifeline.stdout.read() == "", "the program's end of the pipe is closed: it is gone"
+
+
 def test_config_file_must_define_a_config(tmp_path):
     pytest.importorskip("parsl")
     (tmp_path / "parsl.py").write_text("config = 3\n")
@@ -184,10 +200,13 @@ def test_work_on_a_shard_is_a_pure_function(shard):
 
 def test_command(tmp_path):
     (tmp_path / "compositions.csv").write_text("composition\nNaCl\nNa\nCl2\nNaXx\n")
+    (tmp_path / "phases.csv").write_text("composition,energy_per_atom\nNa,-1.3\n")
     arguments = ["screen", f"{tmp_path}/compositions.csv", "-o", f"{tmp_path}/run", "-n", "2", "--relax-steps", "3"]
+    arguments += ["--references", f"{tmp_path}/phases.csv"]
     done = CliRunner().invoke(main, [*arguments, "--workers", "0"])
     assert done.exit_code == 0, done.output
     assert re.search(r"structures of 4 compositions, 1 with an error", done.output)
+    assert "no phase of Cl alone" in done.output
     done = CliRunner().invoke(main, [*arguments, "--workers", "0", "--seed", "5"])
     assert done.exit_code == 1 and "other seed" in done.output
     done = CliRunner().invoke(main, ["hull", f"{tmp_path}/run", "--plot", f"{tmp_path}/hull.png"])

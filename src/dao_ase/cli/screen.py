@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from dao_ase.database import ScreenDatabase
+    from dao_ase.phase_diagram import Phase
     from dao_ase.screen.run import Summary
 
 
@@ -55,9 +56,11 @@ def screen(
             samples, parse_formula_units(formula_units), seed, max_atoms, relax_steps, fmax,
             _absolute(weights), _absolute(potential), device,
         )  # fmt: skip
+        wanted, phases = run.read_compositions(compositions), read_phases(references)
+        _warn(wanted, phases)
         found = run.screen(
-            run.read_compositions(compositions), output, settings, phases=read_phases(references), count=workers,
-            config=config, database=database, shard=shard, progress=True,
+            wanted, output, settings, phases=phases, count=workers, config=config, database=database, shard=shard,
+            progress=True,
         )  # fmt: skip
         store = open_screen(output)
     except KeyboardInterrupt:
@@ -68,6 +71,19 @@ def screen(
     best = [_values(row) for row in store.rows(rank=1)]
     best.sort(key=lambda row: (row["e_above_hull"] is None, row["e_above_hull"], row["composition"]))
     click.echo(json.dumps({**vars(found), "best": best}, indent=1) if as_json else _table(found, best, store))
+
+
+def _warn(wanted: list[str], phases: list[Phase]) -> None:
+    """Says before the work begins which elements the references lack."""
+    from dao_ase.phase_diagram import missing_elements
+    from dao_ase.screen.run import elements_of
+
+    absent = missing_elements({symbol for one in wanted for symbol in elements_of(one)}, phases) if phases else []
+    if absent:
+        click.echo(
+            f"the references have no phase of {', '.join(absent)} alone: their compounds get no energy above the hull",
+            err=True,
+        )
 
 
 def _absolute(path: str | None) -> str | None:

@@ -20,13 +20,13 @@ INTERVAL = 0.5
 def main(arguments: list[str]) -> int:
     """Runs the program until it ends or the process is gone; gives its exit status."""
     watched, command = int(arguments[0]), arguments[1:]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process PID, which then ends the program in order
     child = subprocess.Popen(command)
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         child.send_signal(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, pass_on)
+    signal.signal(signal.SIGTERM, pass_on)
     while child.poll() is None:
         if not is_alive(watched):
             end_with_children(child.pid)

@@ -155,12 +155,17 @@ def without_password(location: str) -> str:
     )
 
 
+def elements_of(formula: str) -> frozenset[str]:
+    """The symbols in a formula; none where it is no formula."""
+    try:
+        return frozenset(symbol for symbol, _ in Composition.parse(formula).counts)
+    except ValueError:
+        return frozenset()
+
+
 def _competing(compositions: Iterable[str], phases: Sequence[Phase]) -> tuple[Phase, ...]:
     """The phases in the chemical systems of a shard: the others would only travel."""
-    systems = []
-    for text in compositions:
-        with suppress(ValueError):
-            systems.append({symbol for symbol, _ in Composition.parse(text).counts})
+    systems = [elements_of(one) for one in compositions]
     return tuple(phase for phase in phases if any(phase.elements <= system for system in systems))
 
 
