@@ -138,7 +138,9 @@ if __name__ == "__main__":
     }
     figures = summarised(reports)
     if not figures["scf"]["over all"]["crystals"]:
-        raise SystemExit("no result of pw.x, so there is nothing to record: " + "; ".join(figures["scf"]["missing"][:1]))
+        raise SystemExit(
+            "no result of pw.x, so there is nothing to record: " + "; ".join(figures["scf"]["missing"][:1])
+        )
     figures["pw.x"] = {
         "version": reports["scf"]["versions"]["pw.x"],
         "pseudopotentials": {e: one["file"] for r in reports.values() for e, one in r["pseudopotentials"].items()},
