@@ -115,8 +115,13 @@ if __name__ == "__main__":
             "processor_s_per_crystal": round(cpu / few, 3),
             **quality([peer["final_structure"] for peer in peers], known[:few]),
         }
-        figures["DAO-P on the same few"] = quality(ended[:few], known[:few])
-        figures["times_faster"] = round(cpu / few / ours["processor_s_per_crystal"], 1)
+        again = time.process_time()
+        relax(batch(start[:few]), model, fmax=options.fmax, steps=options.steps)
+        again = time.process_time() - again
+        figures["DAO-P on the same few"] = quality(ended[:few], known[:few]) | {
+            "processor_s_per_crystal": round(again / few, 4)
+        }
+        figures["times_faster"] = round(cpu / again, 1)  # the same crystals, in a batch that is no larger
     except ImportError:
         pass
     record("relax_batch", figures, seed=options.seed, packages=("chgnet",) if "times_faster" in figures else ())
