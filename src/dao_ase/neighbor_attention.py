@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from dao_ase.layers import FeedForward, GatedAddition
 from dao_ase.neighbors import Neighbors
 
-
 FEW_SLOTS = 2048
 """Up to here a scatter costs less than autograd's way through Python."""
 
