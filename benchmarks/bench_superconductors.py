@@ -1,7 +1,7 @@
 """The four superconductors of the paper: generated, relaxed, ranked, and matched to the known structures.
 
 For each, how many of the samples match, and how the best RMSE falls as the sample grows from one to all (the paper's Figure
-5d), as DAO-G draws them and after the relaxation that `dao-ase generate --relax` makes. None of the four is in a training set.
+5d), as DAO-G draws them and relaxed as by `dao-ase generate --relax`. None of the four is in any training set.
 """
 
 from __future__ import annotations
