@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class Frame:
     forces: NDArray[np.float64]
     stress: NDArray[np.float64]
 
-    @property
+    @cached_property
     def max_force(self) -> float:
         """The longest force (eV/Å)."""
         return float(np.sqrt((self.forces**2).sum(1).max()))
@@ -49,7 +50,7 @@ class Frame:
         """The pressure (GPa), positive when the crystal wants to expand."""
         return float(-np.trace(self.stress) / 3 * GPA)
 
-    @property
+    @cached_property
     def volume(self) -> float:
         """The volume of the cell (Å³)."""
         return abs(float(np.linalg.det(self.lattice)))
