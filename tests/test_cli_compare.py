@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from dao_ase.cli import main
 from dao_ase.cli.compare import _keywords
+from dao_ase.espresso import pseudopotentials
 from dao_ase.espresso.pseudopotentials import DEBIAN
 
 HAS_ESPRESSO = shutil.which("pw.x") is not None and DEBIAN.is_dir()
@@ -47,10 +48,11 @@ def test_two_atoms_with_the_real_program(silicon, tmp_path, monkeypatch):
 
 def test_machine_without_the_program_gets_one_sentence(silicon, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(pseudopotentials, "DEBIAN", tmp_path / "none")
     done = run(silicon, "-o", tmp_path / "report")
     assert done.exit_code == 1
     said = [line for line in done.stderr.splitlines() if "install" in line]
-    assert len(said) == 1 and ("pw.x is not on the PATH" in said[0] or "no PBE pseudopotential" in said[0])
+    assert len(said) == 1 and "pw.x is not on the PATH; install it: apt-get install quantum-espresso" in said[0]
     assert "DAO-P" in done.stdout and (tmp_path / "report" / "report.html").exists()
 
 

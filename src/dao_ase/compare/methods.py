@@ -205,7 +205,11 @@ class Espresso:
 
     def run(self, atoms: Atoms, task: str, grid: tuple[int, int, int] | None = None) -> Result:
         """A calculation, whatever comes of it."""
-        pseudopotentials = find(atoms.get_chemical_symbols(), self.pseudo_dirs)
+        try:
+            pseudopotentials = find(atoms.get_chemical_symbols(), self.pseudo_dirs)
+        except EspressoError:
+            self.machine.require_program()  # where both are missing, the program is the first thing to get
+            raise
         self.used |= pseudopotentials
         self.remarks |= dict.fromkeys(self.preset.cutoffs(pseudopotentials.values())[2])
         calculation = Calculation(atoms, task, self.preset, pseudopotentials, self.extra, grid)
