@@ -14,7 +14,7 @@ from dao_ase.cli import main
 from dao_ase.espresso import running
 
 PYPROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
-FOR_DEVELOPERS = {"docs", "lint", "test"}
+FOR_DEVELOPERS = {"bench", "docs", "lint", "test"}
 
 
 def findings(self_test: bool = False) -> dict[str, doctor.Finding]:
