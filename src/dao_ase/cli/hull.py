@@ -24,7 +24,7 @@ def hull(
     candidates: tuple[Path, ...], references: tuple[Path, ...], system: str | None, recompute: bool, plot: Path | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Draw the hull of a chemical system and print each phase's energy above it.
+    """Print and draw the convex hull of a chemical system.
 
     CANDIDATES are folders of `dao-ase screen` or `dao-ase generate`; they count as phases, as the references do. Each
     element needs a phase: among the references, or screened like any composition.

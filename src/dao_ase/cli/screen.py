@@ -40,9 +40,9 @@ def screen(
     formula_units: str, relax_steps: int, fmax: float, seed: int, max_atoms: int | None, weights: str | None,
     potential: str | None, device: str, database: str | None, shard: int, as_json: bool,
 ) -> None:  # fmt: skip
-    """Generate, relax and rank structures of all COMPOSITIONS (a CSV, or one formula a line).
+    """Screen many compositions into a database of ranked structures.
 
-    Results go into an ASE database, each composition once: killed at any moment, the same command goes on where it was.
+    COMPOSITIONS is a CSV, or one formula a line. Each is generated, relaxed with DAO-P and ranked. Results go into an ASE database, each composition once: killed at any moment, the same command goes on where it was.
     A composition that cannot be screened is a row with its error.
     """
     from dao_ase.cli.inputs import parse_formula_units
