@@ -42,8 +42,9 @@ def screen(
 ) -> None:  # fmt: skip
     """Screen many compositions into a database of ranked structures.
 
-    COMPOSITIONS is a CSV, or one formula a line. Each is generated, relaxed with DAO-P and ranked. Results go into an ASE database, each composition once: killed at any moment, the same command goes on where it was.
-    A composition that cannot be screened is a row with its error.
+    COMPOSITIONS is a CSV, or one formula a line. Each is generated, relaxed with DAO-P and ranked. Results go into an ASE
+    database, each composition once: killed at any moment, the same command goes on where it was. A composition that
+    cannot be screened is a row with its error.
     """
     from dao_ase.cli.inputs import parse_formula_units
     from dao_ase.database import open_screen
