@@ -66,8 +66,8 @@ def flat(row: Row, method: str) -> dict[str, Any] | None:
     if "forces" in against:
         figures |= {"force_error": against["forces"]["mean"], "pressure_error": against["stress"]["pressure"]}
     for key in ("volume", "bulk_modulus"):
-        if against.get(key) is not None:
-            figures[f"{key}_error_percent"] = 100 * against[key]
+        if key in against:  # None: a curve without a minimum
+            figures[f"{key}_error_percent"] = None if against[key] is None else 100 * against[key]
     return figures
 
 
@@ -94,7 +94,7 @@ def overall(table: dict[str, Any], method: str) -> dict[str, Any]:
         "median ratio": median(ratios),
         "best ratio": max(ratios),
     }
-    volumes = [abs(row["volume_error_percent"]) for row in rows if "volume_error_percent" in row]
+    volumes = [abs(row["volume_error_percent"]) for row in rows if row.get("volume_error_percent") is not None]
     rmses = [row["rmse"] for row in rows if row.get("rmse") is not None]
     if volumes:
         found |= {"largest volume error (%)": max(volumes), "median volume error (%)": median(volumes)}

@@ -43,7 +43,10 @@ def mathml(formula: re.Match) -> str:
 
 
 def figure(mark: re.Match) -> str:
-    """``file:key/key | format``: a figure of benchmarks/results/file.json, or of its provenance: ``file:=commit``."""
+    """``file:key/key | format``: a figure of benchmarks/results/file.json, or of its provenance: ``file:=commit``.
+
+    What was measured and has no value, such as the RMSE where nothing matched, is a dash.
+    """
     if mark["file"] == "card":
         return card(mark["path"].strip())
     result = json.loads((RESULTS / f"{mark['file']}.json").read_text(encoding="utf-8"))
@@ -51,7 +54,7 @@ def figure(mark: re.Match) -> str:
     value = result if keys.startswith("=") else result["figures"]
     for key in keys.removeprefix("=").split("/"):
         value = value[int(key)] if isinstance(value, list) else value[key]
-    return format(value, mark["format"] or "")
+    return "–" if value is None else format(value, mark["format"] or "")
 
 
 def card(name: str) -> str:
