@@ -31,6 +31,7 @@ from dao_ase.properties.crossvalidation import folds_of, training_set
 from dao_ase.properties.descriptors import composition_statistics, element_table
 from dao_ase.properties.ensemble import fingerprint
 from dao_ase.properties.fit import FitSettings, Fold, TrainingSet, fit_fold
+from dao_ase.properties.kernel import MOST
 from dao_ase.properties.model import features_of
 from dao_ase.properties.table import PropertyTable, Target, read_table
 
@@ -260,7 +261,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     torch.set_num_threads(1)
     potential = load_potential()
-    MODEL = {"trunk": fingerprint(potential), "settings": asdict(FitSettings())}
+    MODEL = {"trunk": fingerprint(potential), "settings": asdict(FitSettings()) | {"kernel up to": MOST}}
     for title in [t for t in SETS if not options.sets or any(part.lower() in t.lower() for part in options.sets)]:
         measured = measure(
             title, potential, options, {} if options.quick else recorded().get("sets", {}).get(title, {})

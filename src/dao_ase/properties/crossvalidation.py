@@ -20,7 +20,7 @@ from dao_ase.potential import Potential
 from dao_ase.properties.calibration import Calibration, calibrate
 from dao_ase.properties.descriptors import element_table
 from dao_ase.properties.ensemble import PropertyModel, fingerprint, rounded
-from dao_ase.properties.fit import FitSettings, Fold, TrainingSet, fit_fold
+from dao_ase.properties.fit import FitSettings, Fold, TrainingSet, fit_fold, rounded_features
 from dao_ase.properties.graphs import Graphs
 from dao_ase.properties.model import HeadEnsemble, constants_of, features_of
 from dao_ase.properties.table import PropertyTable, Target, refuse_unlearnable
@@ -72,7 +72,9 @@ def training_set(
     constants = constants_of(graphs, element_table())
     values = target.learnt(table.values, table.crystals.num_atoms.numpy())
     features = features_of(trunk, graphs, constants, tick)
-    return TrainingSet(graphs, constants, features, torch.from_numpy(values).float())
+    number = {formula: place for place, formula in enumerate(dict.fromkeys(table.formulas))}
+    groups = np.array([number[formula] for formula in table.formulas], dtype=np.int64)
+    return TrainingSet(graphs, constants, features, torch.from_numpy(values).float(), groups)
 
 
 def fine_tune(
@@ -196,6 +198,8 @@ def _stored(
     if header.get("key") != key:
         return None
     head = HeadEnsemble(data.features.shape[1], settings.head)
+    if "head.kernel.weights" in tensors:
+        head.add_kernel(rounded_features(data.features), data.constants.shape[1])
     head.load_state_dict({name.removeprefix("head."): t for name, t in tensors.items() if name.startswith("head.")})
     own = None
     if settings.trunk == "full":

@@ -21,7 +21,7 @@ from dao_ase.composition import SYMBOLS
 from dao_ase.crystals import Crystals
 from dao_ase.potential import Potential, PotentialConfig
 from dao_ase.properties.graphs import Graphs
-from dao_ase.properties.model import HeadConfig, HeadEnsemble, constants_of, features_of
+from dao_ase.properties.model import HeadConfig, HeadEnsemble, constants_of, features_of, num_features
 from dao_ase.properties.table import Target
 
 MODEL, VERSION = "property", 1
@@ -69,6 +69,8 @@ class PropertyModel:
         tensors: dict[str, Tensor] = {"elements": torch.from_numpy(self.elements)}
         for fold, head in enumerate(self.heads):
             tensors |= {f"fold{fold}.head.{name}": tensor for name, tensor in rounded(head).items()}
+        if any(head.kernel is not None for head in self.heads):  # the same crystals in all folds
+            tensors["reference"] = self.heads[0].reference.half()
         for place, trunk in enumerate(self.trunks):
             prefix = "trunk" if len(self.trunks) == 1 else f"fold{place}.trunk"
             tensors |= {f"{prefix}.{name}": tensor for name, tensor in trunk.state_dict().items()}
@@ -99,10 +101,13 @@ class PropertyModel:
                 _restored(Potential(PotentialConfig(**header["trunk"]["config"])), tensors, place) for place in places
             ]
             features = len(tensors["fold0.head.mean"])
-            heads = [
-                _restored(HeadEnsemble(features, HeadConfig(**header["head"])), tensors, f"fold{fold}.head")
-                for fold in range(header["folds"])
-            ]
+            heads = []
+            for fold in range(header["folds"]):
+                head = HeadEnsemble(features, HeadConfig(**header["head"]))
+                if f"fold{fold}.head.kernel.weights" in tensors:
+                    constants = features - num_features(trunks[0], 0)
+                    head.add_kernel(tensors["reference"].float(), constants)
+                heads.append(_restored(head, tensors, f"fold{fold}.head"))
         except (RuntimeError, KeyError, TypeError) as error:
             raise checkpoint.CheckpointError(f"{str(path)!r} does not fit its own header: {error}") from error
         return cls(Target(**header["target"]), elements, trunks, heads, header)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dao_ase.potential import Potential
 from dao_ase.properties.graphs import Graphs
+from dao_ase.properties.kernel import MOST
 from dao_ase.properties.model import HeadConfig, HeadEnsemble, features_of, features_of_batch
 
 
@@ -51,6 +52,7 @@ class TrainingSet:
     constants: Tensor
     features: Tensor
     values: Tensor
+    groups: NDArray[np.int64]  # the formula of each, numbered
 
     def __len__(self) -> int:
         return len(self.values)
@@ -78,6 +80,12 @@ def fit_fold(
     notes: dict[str, Any] = {"epochs of the heads": fit_heads(head, data, fold, settings, seed, say)}
     notes["error to stop by, frozen trunk"] = stopping_error(head, data.features[fold.stop], data.values[fold.stop])
     if settings.trunk == "frozen":
+        both = np.concatenate([fold.train, fold.stop])
+        if len(both) <= MOST:
+            reference = rounded_features(data.features)
+            kernel = head.add_kernel(reference, data.constants.shape[1])
+            kernel.fit(head.standardise(reference), data.values, data.groups, both, seed)
+            notes["kernel: length, mixture, mean"] = kernel.settings.tolist()
         return head.eval(), None, notes
     trained = copy.deepcopy(trunk).float().train().requires_grad_(True)
     notes["epochs of the trunk"] = fit_trunk(trained, head, data, fold, settings, seed, say)
@@ -162,6 +170,11 @@ def fit_trunk(
     trunk.load_state_dict(kept[0])
     head.load_state_dict(kept[1])
     return epoch + 1
+
+
+def rounded_features(features: Tensor) -> Tensor:
+    """Features in the precision in which a model file keeps them."""
+    return features.half().float()
 
 
 def trunk_features(trunk: Potential, data: TrainingSet, chosen: NDArray[np.int64]) -> Tensor:

@@ -2,6 +2,8 @@
 
     x = [mean_i h_i^l, std_i h_i^l for each level l;  log V/N;  statistics of the composition],    ŷ_m = c + s f_m(x̂)
 
+With a fixed trunk and up to 4000 crystals each ŷ_m is averaged with a kernel reader (kernel.py), which learns more of few.
+
 h_i^l is the state of atom i after level l of the trunk (`Potential.states`), x̂ is x standardised on the crystals that were
 trained on, and f_m a network with two hidden layers. Means and deviations do not change when a cell is repeated, turned or
 its atoms are listed in another order; nor does ŷ, which is intensive. An extensive property is read as ŷ times the atoms.
@@ -22,6 +24,7 @@ from torch.nn import functional
 from dao_ase.potential import Potential
 from dao_ase.properties.descriptors import composition_statistics
 from dao_ase.properties.graphs import GraphBatch, Graphs
+from dao_ase.properties.kernel import KernelReader
 
 SLOTS = 60_000
 """Neighbour slots in one pass of the trunk."""
@@ -38,12 +41,13 @@ class HeadConfig:
 
 
 class HeadEnsemble(nn.Module):
-    """``members`` networks side by side, as one batched product for each layer."""
+    """``members`` networks side by side, one batched product for each layer; each may be averaged with a kernel reader."""
 
     mean: Tensor
     deviation: Tensor
     center: Tensor
     scale: Tensor
+    reference: Tensor
 
     def __init__(self, features: int, config: HeadConfig) -> None:
         super().__init__()
@@ -58,6 +62,8 @@ class HeadEnsemble(nn.Module):
         self.register_buffer("deviation", torch.ones(features))
         self.register_buffer("center", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("reference", torch.zeros(0, features), persistent=False)
+        self.kernel: KernelReader | None = None
 
     @torch.no_grad()
     def fit_scales(self, features: Float[Tensor, "crystals features"], values: Float[Tensor, "crystals"]) -> None:
@@ -85,7 +91,16 @@ class HeadEnsemble(nn.Module):
 
     def values(self, features: Float[Tensor, "crystals features"]) -> Float[Tensor, "members crystals"]:
         """ŷ_m of features as they are."""
-        return self.center + self.scale * self(self.standardise(features))
+        standard = self.standardise(features)
+        values = self.center + self.scale * self(standard)
+        if self.kernel is None:
+            return values
+        return 0.5 * (values + self.kernel(standard, self.standardise(self.reference)))
+
+    def add_kernel(self, reference: Float[Tensor, "known features"], constants: int) -> KernelReader:
+        """A kernel reader on these features of known crystals, still to be fitted or loaded."""
+        self.reference, self.kernel = reference, KernelReader(len(reference), constants)
+        return self.kernel
 
 
 def pooled(
