@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata, resources
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from dao_ase import __version__
@@ -119,7 +120,10 @@ def _program(name: str, purpose: str, remedy: str) -> Finding:
     if path is None:
         return Finding("programs", name, "absent", f"{purpose}: {remedy}")
     try:
-        banner = subprocess.run([path], input="", capture_output=True, text=True, timeout=20, check=False).stdout
+        with TemporaryDirectory() as folder:  # without an input pw.x leaves a file CRASH where it is called
+            banner = subprocess.run(
+                [path], input="", capture_output=True, text=True, timeout=20, check=False, cwd=folder
+            ).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         return Finding("programs", name, "broken", f"{path} does not start ({error}): {remedy}")
     version = next((word for word in banner.split() if word.startswith("v.")), "version not said")
