@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -32,20 +34,26 @@ def save(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -
 
 def load(path: str | Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the header of a file that `save` wrote."""
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"there is no weight file {str(path)!r}")
-    try:
-        with safe_open(str(path), framework="pt", device=device) as file:
-            header = json.loads((file.metadata() or {})["header"])
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (not a dict)
-    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
-        raise CheckpointError(f"{str(path)!r} is damaged or was not written by dao-ase: {error}") from error
+    with _opened(path, device) as (file, header):
+        return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (not a dict)
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
     """Only the header: what the model is, how it was trained, its validation figures."""
-    return load(path)[1]
+    with _opened(path) as (_, header):
+        return header
+
+
+@contextmanager
+def _opened(path: str | Path, device: str = "cpu") -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A weight file that is open, and its header; damage is named wherever it shows."""
+    if not Path(path).is_file():
+        raise CheckpointError(f"there is no weight file {str(path)!r}")
+    try:
+        with safe_open(str(path), framework="pt", device=device) as file:
+            yield file, json.loads((file.metadata() or {})["header"])
+    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+        raise CheckpointError(f"{str(path)!r} is damaged or was not written by dao-ase: {error}") from error
 
 
 def default_weights(name: str) -> Path:

@@ -7,12 +7,14 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from monty.json import MSONable
 
 from dao_ase import checkpoint
 from dao_ase.cells import CellRules
+from dao_ase.checkpoint import default_weights
 from dao_ase.composition import Composition
 from dao_ase.convert import to_structures
 from dao_ase.denoiser import Denoiser, DenoiserConfig
@@ -29,6 +31,9 @@ log = logging.getLogger(__name__)
 
 CHUNK = 256
 """Structures that are sampled together, and in memory at once while a long stream is generated."""
+
+LARGER = "dao_g_52"
+"""Installed weights for the cells that are too large for the default ones."""
 
 MAX_ATTEMPTS = 5
 """Samples drawn for each structure asked for before a composition is given up."""
@@ -62,7 +67,8 @@ class DAOGenerator(MSONable):
     >>> structures[0].properties["space_group"], structures[0].properties["energy_per_atom"]
     ('...', -...)
 
-    ``weights`` is a weight file, by default the one installed with the package; ``steps`` is the number of network
+    ``weights`` is a weight file; by default those installed with the package, one model for cells up to 20 atoms and another
+    for larger ones. ``steps`` is the number of network
     evaluations for a sample, ``anti_annealing`` the speed-up of the last steps (defaults: what validation found best).
     ``stability`` is the weight file of the model that guides, by default the installed one.
     """
@@ -78,7 +84,7 @@ class DAOGenerator(MSONable):
     ) -> None:
         self.weights, self.device, self.steps, self.anti_annealing = weights, device, steps, anti_annealing
         self.stability = stability
-        path = weights or checkpoint.default_weights("dao_g")
+        path = weights or default_weights("dao_g")
         tensors, self._header = checkpoint.load(path, device)
         if self._header.get("model") != "denoiser":
             raise checkpoint.CheckpointError(f"{str(path)!r} holds no denoiser; DAO-G needs one")
@@ -107,8 +113,17 @@ class DAOGenerator(MSONable):
 
     @property
     def max_atoms(self) -> int:
-        """The largest cell that the network was trained on."""
-        return int(self._header["max_atoms"])
+        """The largest cell that was trained on."""
+        headers = [self._header] if self.weights else [self._header, checkpoint.read_header(default_weights(LARGER))]
+        return max(int(header["max_atoms"]) for header in headers)
+
+    @cached_property
+    def larger(self) -> DAOGenerator:
+        """The installed model for cells that are larger than those of the default one."""
+        return DAOGenerator(
+            str(default_weights(LARGER)), device=self.device, steps=self.steps, anti_annealing=self.anti_annealing,
+            stability=self.stability,
+        )  # fmt: skip
 
     @property
     def fingerprint(self) -> str:
@@ -116,6 +131,8 @@ class DAOGenerator(MSONable):
         digest = hashlib.sha256()
         for tensor in self._denoiser.state_dict().values():
             digest.update(tensor.cpu().numpy().tobytes())
+        if not self.weights:
+            digest.update(default_weights(LARGER).read_bytes())
         return digest.hexdigest()[:8]
 
     @property
@@ -290,7 +307,13 @@ class DAOGenerator(MSONable):
         """One structure for the content of each cell, from the seed of the same place; nothing is refused."""
         guide = self.guide(guidance)
         made: list[Structure | None] = [None] * len(cells)
-        for indices in batches_by_size([cell.num_atoms for cell in cells]):
+        own = [i for i, cell in enumerate(cells) if self.weights or cell.num_atoms <= self._header["max_atoms"]]
+        if rest := sorted(set(range(len(cells))) - set(own)):
+            others = self.larger.sample_cells([cells[i] for i in rest], [seeds[i] for i in rest], guidance)
+            for index, structure in zip(rest, others, strict=True):
+                made[index] = structure
+        for batch in batches_by_size([cells[index].num_atoms for index in own]):
+            indices = [own[place] for place in batch]
             numbers = [cells[index].atomic_numbers for index in indices]
             crystals = sample(
                 self._denoiser, self._process, numbers, [seeds[index] for index in indices], self.settings,

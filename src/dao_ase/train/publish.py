@@ -4,6 +4,8 @@
         --name dao-g-small --steps 20 --anti-annealing 5 --report runs/val/report.json
     python -m dao_ase.train.publish runs/stability/weights.safetensors src/dao_ase/weights/dao_p_stability.safetensors \\
         --name dao-p-stability --header runs/val/stability.json
+    python -m dao_ase.train.publish runs/dao_p_decay/weights.safetensors src/dao_ase/weights/dao_p.safetensors \\
+        --name DAO-P --header runs/val/potential.json
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ MAX_BYTES = 20_000_000
 
 
 def publish(source: str | Path, target: str | Path, additions: dict[str, Any]) -> None:
-    """Writes the weights with matrices in bfloat16 (the type in which they are multiplied) and the header completed.
+    """Writes the weights and the completed header; matrices in bfloat16, the type in which they are multiplied, but for a
+    potential, whose energies are differences of large numbers.
 
     ``additions`` to the header are the ``name``, settings that validation found best (``sampler`` for DAO-G, ``guidance``
     for the stability model) and the validation figures, ``val``.
     """
     tensors, header = checkpoint.load(source)
-    rounded = {key: _round(tensor) for key, tensor in tensors.items()}
+    rounded = (
+        tensors if header.get("model") == "potential" else {key: _round(tensor) for key, tensor in tensors.items()}
+    )
     size = sum(tensor.nbytes for tensor in rounded.values())
     if size > MAX_BYTES:
         raise ValueError(f"{str(source)!r} would take {size / 1e6:.1f} MB; a model in the wheel has at most 20")
