@@ -32,7 +32,7 @@ LAYERS = [
     ["verlet", "train", "espresso"],
     ["rows"],
     ["calculator", "relax", "evaluate", "runs", "database"],
-    ["rank", "mend", "ase_plugin", "simulate"],
+    ["cell_sampler", "rank", "mend", "ase_plugin", "simulate"],
     ["generator", "properties", "phase_diagram"],
     ["benchmark", "compare", "screen", "hull_plot", "gallery", "doctor", "torchsim", "transformations", "flows"],
     ["cli"],

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from monty.json import MSONable
 
-from dao_ase import checkpoint
+from dao_ase.cell_sampler import CellSampler
 from dao_ase.cells import CellRules
-from dao_ase.checkpoint import default_weights
 from dao_ase.composition import Composition
-from dao_ase.convert import to_structures
-from dao_ase.denoiser import Denoiser, DenoiserConfig
 from dao_ase.gates import refusal
-from dao_ase.guidance import Guidance, GuidanceSettings
-from dao_ase.processes import PROCESSES
-from dao_ase.sampler import SamplerSettings, batches_by_size, sample
-from dao_ase.stability import load_stability
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -31,9 +22,6 @@ log = logging.getLogger(__name__)
 
 CHUNK = 256
 """Structures that are sampled together, and in memory at once while a long stream is generated."""
-
-LARGER = "dao_g_52"
-"""Installed weights for the cells that are too large for the default ones."""
 
 MAX_ATTEMPTS = 5
 """Samples drawn for each structure asked for before a composition is given up."""
@@ -60,7 +48,7 @@ class _Request:
     seed: int
 
 
-class DAOGenerator(MSONable):
+class DAOGenerator(CellSampler, MSONable):
     """Predicts crystal structures with DAO-G.
 
     >>> structures = DAOGenerator().generate("CsV3Sb5", n=20)
@@ -68,9 +56,9 @@ class DAOGenerator(MSONable):
     ('...', -...)
 
     ``weights`` is a weight file; by default those installed with the package, one model for cells up to 20 atoms and another
-    for larger ones. ``steps`` is the number of network
-    evaluations for a sample, ``anti_annealing`` the speed-up of the last steps (defaults: what validation found best).
-    ``stability`` is the weight file of the model that guides, by default the installed one.
+    for larger ones. ``steps`` is the number of network evaluations for a sample, ``anti_annealing`` the speed-up of the last
+    steps (defaults: what validation found best). ``stability`` is the weight file of the model that guides, by default
+    the installed one.
     """
 
     def __init__(
@@ -82,22 +70,7 @@ class DAOGenerator(MSONable):
         anti_annealing: float | None = None,
         stability: str | None = None,
     ) -> None:
-        self.weights, self.device, self.steps, self.anti_annealing = weights, device, steps, anti_annealing
-        self.stability = stability
-        path = weights or default_weights("dao_g")
-        tensors, self._header = checkpoint.load(path, device)
-        if self._header.get("model") != "denoiser":
-            raise checkpoint.CheckpointError(f"{str(path)!r} holds no denoiser; DAO-G needs one")
-        self._denoiser = Denoiser(DenoiserConfig(**self._header["config"]))
-        self._denoiser.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-        self._denoiser.to(device).eval()
-        self._process = PROCESSES[self._header["process"]]()
-        changes: dict[str, Any] = {"steps": steps, "anti_annealing": anti_annealing}
-        self.settings = replace(
-            SamplerSettings(**self._header.get("sampler", {})),
-            **{name: value for name, value in changes.items() if value is not None},
-        )
-        self._guide: Guidance | None = None
+        super().__init__(weights, device=device, steps=steps, anti_annealing=anti_annealing, stability=stability)
         self.refused: Counter[str] = Counter()
         """How many samples the geometry gates refused in the last call, by reason."""
 
@@ -105,40 +78,6 @@ class DAOGenerator(MSONable):
         """The settings, as monty's MSONable writes them; the weights stay in their file."""
         settings = {name: getattr(self, name) for name in ("weights", "device", "steps", "anti_annealing", "stability")}
         return {"@module": type(self).__module__, "@class": type(self).__name__, **settings}
-
-    @property
-    def elements(self) -> list[str]:
-        """The elements that the network was trained on."""
-        return list(self._header["elements"])
-
-    @property
-    def max_atoms(self) -> int:
-        """The largest cell that was trained on."""
-        headers = [self._header] if self.weights else [self._header, checkpoint.read_header(default_weights(LARGER))]
-        return max(int(header["max_atoms"]) for header in headers)
-
-    @cached_property
-    def larger(self) -> DAOGenerator:
-        """The installed model for cells that are larger than those of the default one."""
-        return DAOGenerator(
-            str(default_weights(LARGER)), device=self.device, steps=self.steps, anti_annealing=self.anti_annealing,
-            stability=self.stability,
-        )  # fmt: skip
-
-    @property
-    def fingerprint(self) -> str:
-        """Eight hexadecimal digits that tell these weights from others."""
-        digest = hashlib.sha256()
-        for tensor in self._denoiser.state_dict().values():
-            digest.update(tensor.cpu().numpy().tobytes())
-        if not self.weights:
-            digest.update(default_weights(LARGER).read_bytes())
-        return digest.hexdigest()[:8]
-
-    @property
-    def name(self) -> str:
-        """What is written into ``properties["model"]``."""
-        return str(self._header.get("name", "dao-g"))
 
     def generate(
         self,
@@ -243,24 +182,6 @@ class DAOGenerator(MSONable):
         rules = CellRules(self.elements, self.max_atoms, self._header["formula_units"])
         return rules.cells(composition, n, formula_units, max_atoms)
 
-    def guide(self, scale: float) -> Guidance | None:
-        """Guidance of this strength, with the window that validation found best; None where the strength is 0."""
-        if scale == 0:
-            return None
-        if self._guide is None:
-            model, header = load_stability(self.stability, self.device)
-            if header["process"] != self._process.name:
-                raise checkpoint.CheckpointError(
-                    f"the stability model was trained on the process {header['process']!r}, DAO-G on "
-                    f"{self._process.name!r}; one cannot guide the other"
-                )
-            if not model.denoiser.same_code(self._denoiser):
-                raise checkpoint.CheckpointError(
-                    "the stability model standardises lattices otherwise than DAO-G; train it from these weights of DAO-G"
-                )
-            self._guide = Guidance(model, GuidanceSettings(**header.get("guidance", {})))
-        return replace(self._guide, settings=replace(self._guide.settings, scale=scale))
-
     def _requests(
         self, composition: Any, n: int, formula_units: int | Sequence[int] | str, seed: int, max_atoms: int | None
     ) -> list[_Request]:
@@ -300,31 +221,6 @@ class DAOGenerator(MSONable):
                         "%s: %d of %d structures could not be made in %d attempts each; refused so far: %s",
                         formula, count, n, MAX_ATTEMPTS, dict(self.refused),
                     )  # fmt: skip
-
-    def sample_cells(
-        self, cells: Sequence[Composition], seeds: Sequence[int], guidance: float = 0.0
-    ) -> list[Structure]:
-        """One structure for the content of each cell, from the seed of the same place; nothing is refused."""
-        guide = self.guide(guidance)
-        made: list[Structure | None] = [None] * len(cells)
-        own = [i for i, cell in enumerate(cells) if self.weights or cell.num_atoms <= self._header["max_atoms"]]
-        if rest := sorted(set(range(len(cells))) - set(own)):
-            others = self.larger.sample_cells([cells[i] for i in rest], [seeds[i] for i in rest], guidance)
-            for index, structure in zip(rest, others, strict=True):
-                made[index] = structure
-        for batch in batches_by_size([cells[index].num_atoms for index in own]):
-            indices = [own[place] for place in batch]
-            numbers = [cells[index].atomic_numbers for index in indices]
-            crystals = sample(
-                self._denoiser, self._process, numbers, [seeds[index] for index in indices], self.settings,
-                guidance=guide,
-            )  # fmt: skip
-            for index, structure in zip(indices, to_structures(crystals), strict=True):
-                structure.properties.update(
-                    formula_units=cells[index].formula_units, seed=seeds[index], model=self.name
-                )
-                made[index] = structure
-        return [structure for structure in made if structure is not None]
 
 
 def _as_list(composition: Any) -> list[Any]:

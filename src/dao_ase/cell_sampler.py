@@ -1,0 +1,132 @@
+"""DAO-G's trained networks at work: from the content of cells and seeds to structures, with or without guidance."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from dao_ase import checkpoint
+from dao_ase.checkpoint import default_weights
+from dao_ase.composition import Composition
+from dao_ase.convert import to_structures
+from dao_ase.denoiser import Denoiser, DenoiserConfig
+from dao_ase.guidance import Guidance, GuidanceSettings
+from dao_ase.processes import PROCESSES
+from dao_ase.sampler import SamplerSettings, batches_by_size, sample
+from dao_ase.stability import load_stability
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+LARGER = "dao_g_52"
+"""Installed weights for the cells that are too large for the default ones."""
+
+
+class CellSampler:
+    """A weight file of DAO-G and the settings of its sampler; see `dao_ase.generator.DAOGenerator` for what they mean."""
+
+    def __init__(
+        self,
+        weights: str | None = None,
+        *,
+        device: str = "cpu",
+        steps: int | None = None,
+        anti_annealing: float | None = None,
+        stability: str | None = None,
+    ) -> None:
+        self.weights, self.device, self.steps, self.anti_annealing = weights, device, steps, anti_annealing
+        self.stability = stability
+        path = weights or default_weights("dao_g")
+        tensors, self._header = checkpoint.load(path, device)
+        if self._header.get("model") != "denoiser":
+            raise checkpoint.CheckpointError(f"{str(path)!r} holds no denoiser; DAO-G needs one")
+        self._denoiser = Denoiser(DenoiserConfig(**self._header["config"]))
+        self._denoiser.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        self._denoiser.to(device).eval()
+        self._process = PROCESSES[self._header["process"]]()
+        changes: dict[str, Any] = {"steps": steps, "anti_annealing": anti_annealing}
+        self.settings = replace(
+            SamplerSettings(**self._header.get("sampler", {})),
+            **{name: value for name, value in changes.items() if value is not None},
+        )
+        self._guide: Guidance | None = None
+
+    @property
+    def elements(self) -> list[str]:
+        """The elements that the network was trained on."""
+        return list(self._header["elements"])
+
+    @property
+    def max_atoms(self) -> int:
+        """The largest cell that was trained on."""
+        headers = [self._header] if self.weights else [self._header, checkpoint.read_header(default_weights(LARGER))]
+        return max(int(header["max_atoms"]) for header in headers)
+
+    @cached_property
+    def larger(self) -> CellSampler:
+        """The installed model for cells that are larger than those of the default one."""
+        return CellSampler(
+            str(default_weights(LARGER)), device=self.device, steps=self.steps, anti_annealing=self.anti_annealing,
+            stability=self.stability,
+        )  # fmt: skip
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that tell these weights from others."""
+        digest = hashlib.sha256()
+        for tensor in self._denoiser.state_dict().values():
+            digest.update(tensor.cpu().numpy().tobytes())
+        if not self.weights:
+            digest.update(default_weights(LARGER).read_bytes())
+        return digest.hexdigest()[:8]
+
+    @property
+    def name(self) -> str:
+        """What is written into ``properties["model"]``."""
+        return str(self._header.get("name", "dao-g"))
+
+    def guide(self, scale: float) -> Guidance | None:
+        """Guidance of this strength, with the window that validation found best; None where the strength is 0."""
+        if scale == 0:
+            return None
+        if self._guide is None:
+            model, header = load_stability(self.stability, self.device)
+            if header["process"] != self._process.name:
+                raise checkpoint.CheckpointError(
+                    f"the stability model was trained on the process {header['process']!r}, DAO-G on "
+                    f"{self._process.name!r}; one cannot guide the other"
+                )
+            if not model.denoiser.same_code(self._denoiser):
+                raise checkpoint.CheckpointError(
+                    "the stability model standardises lattices otherwise than DAO-G; train it from these weights of DAO-G"
+                )
+            self._guide = Guidance(model, GuidanceSettings(**header.get("guidance", {})))
+        return replace(self._guide, settings=replace(self._guide.settings, scale=scale))
+
+    def sample_cells(
+        self, cells: Sequence[Composition], seeds: Sequence[int], guidance: float = 0.0
+    ) -> list[Structure]:
+        """One structure for the content of each cell, from the seed of the same place; nothing is refused."""
+        guide = self.guide(guidance)
+        made: list[Structure | None] = [None] * len(cells)
+        own = [i for i, cell in enumerate(cells) if self.weights or cell.num_atoms <= self._header["max_atoms"]]
+        if rest := sorted(set(range(len(cells))) - set(own)):
+            others = self.larger.sample_cells([cells[i] for i in rest], [seeds[i] for i in rest], guidance)
+            for index, structure in zip(rest, others, strict=True):
+                made[index] = structure
+        for batch in batches_by_size([cells[index].num_atoms for index in own]):
+            indices = [own[place] for place in batch]
+            numbers = [cells[index].atomic_numbers for index in indices]
+            crystals = sample(
+                self._denoiser, self._process, numbers, [seeds[index] for index in indices], self.settings,
+                guidance=guide,
+            )  # fmt: skip
+            for index, structure in zip(indices, to_structures(crystals), strict=True):
+                structure.properties.update(
+                    formula_units=cells[index].formula_units, seed=seeds[index], model=self.name
+                )
+                made[index] = structure
+        return [structure for structure in made if structure is not None]
