@@ -73,7 +73,7 @@ class PropertyModel:
             tensors["reference"] = self.heads[0].reference.half()
         for place, trunk in enumerate(self.trunks):
             prefix = "trunk" if len(self.trunks) == 1 else f"fold{place}.trunk"
-            tensors |= {f"{prefix}.{name}": tensor for name, tensor in trunk.state_dict().items()}
+            tensors |= {f"{prefix}.{name}": _short(tensor) for name, tensor in trunk.state_dict().items()}
         fixed = {
             "model": MODEL,
             "version": VERSION,
@@ -125,6 +125,13 @@ def fingerprint(trunk: Potential) -> str:
     for name, tensor in sorted(trunk.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def _short(tensor: Tensor) -> Tensor:
+    """The same numbers in half the size, where they were rounded to bfloat16 before, as those of the package are."""
+    if tensor.dtype != torch.float32 or not torch.equal(tensor, tensor.bfloat16().float()):
+        return tensor
+    return tensor.bfloat16()
 
 
 def _restored(module: Module, tensors: Mapping[str, Tensor], place: str) -> Module:

@@ -85,7 +85,7 @@ def fit_fold(
             reference = rounded_features(data.features)
             kernel = head.add_kernel(reference, data.constants.shape[1])
             kernel.fit(head.standardise(reference), data.values, data.groups, both, seed)
-            notes["kernel: length, mixture, mean"] = kernel.settings.tolist()
+            notes["kernel: length, mixture, median"] = kernel.settings.tolist()
         return head.eval(), None, notes
     trained = copy.deepcopy(trunk).float().train().requires_grad_(True)
     notes["epochs of the trunk"] = fit_trunk(trained, head, data, fold, settings, seed, say)
