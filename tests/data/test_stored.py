@@ -17,7 +17,9 @@ def test_a_store_is_read_as_it_was_built(tmp_path):
     assert again.columns == first.columns and again.ids.tolist() == first.ids.tolist()
     for column in first.columns:
         if not column.startswith("text"):
-            np.testing.assert_allclose(again.gather(column, np.arange(4)), first.gather(column, np.arange(4)), atol=1e-6)
+            np.testing.assert_allclose(
+                again.gather(column, np.arange(4)), first.gather(column, np.arange(4)), atol=1e-6
+            )
     assert [again.provenance(i) for i in range(4)] == [("a.npz", i) for i in range(4)]
 
 

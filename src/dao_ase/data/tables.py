@@ -114,9 +114,7 @@ class CsvSource:
         with opened(self.path, "rt", newline="", encoding="utf-8", errors="replace") as file:
             reader = csv.DictReader(line.replace("\0", "") for line in file)
             if not {"cif", "file"} & set(reader.fieldnames or ()):
-                raise ValueError(
-                    f"{str(self.path)!r} has no column 'cif', nor one 'file'; it has {reader.fieldnames}"
-                )
+                raise ValueError(f"{str(self.path)!r} has no column 'cif', nor one 'file'; it has {reader.fieldnames}")
             for row in reader:
                 yield row if "cif" in row else {**row, "cif": self._text_of(row["file"])}
 
