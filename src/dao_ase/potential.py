@@ -50,7 +50,7 @@ class PotentialConfig:
     cutoff_min: float = 4.5
     cutoff_offset: float = 2.5
     cutoff_scale: float = 0.8
-    gated: bool = True  # the paper's gated additions; False: plain residuals
+    gated: bool = False  # the paper's gated additions; False: plain residuals
 
 
 class _Shell(NamedTuple):
