@@ -107,6 +107,8 @@ def shell(line: str, place: str, run: bool) -> None:
         case ["pip", "install", *what]:
             named = {extra for word in what for group in re.findall(r"\[(.+)\]", word) for extra in group.split(",")}
             assert named <= EXTRAS, f"{place}: pyproject.toml has no extra {named - EXTRAS}"
+        case ["python", "-m", module, *_] if module.startswith("dao_ase."):
+            assert importlib.util.find_spec(module) is not None, f"{place}: there is no module {module}"
         case ["python", script, *_] if not script.startswith("-"):
             assert (ROOT / script).is_file(), f"{place}: there is no {script}"
         case ["apt-get", "install", *_] | ["eval", *_] | ["torchrun", *_]:
@@ -123,7 +125,9 @@ def check_options(arguments: list[str], place: str) -> None:
         inner = command.get_command(context, arguments[0])
         assert inner is not None, f"{place}: dao-ase has no command {arguments[0]!r}"
         command, arguments = inner, arguments[1:]
-    known = {option for parameter in command.get_params(context) for option in parameter.opts}
+    known = {
+        option for parameter in command.get_params(context) for option in (*parameter.opts, *parameter.secondary_opts)
+    }
     given = {word.partition("=")[0] for word in arguments if re.match(r"--?[a-z]", word)}
     assert given <= known, f"{place}: {command.name} has no option {given - known}"
 
