@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from dao_ase.data.cif import read_cif
-from dao_ase.data.reading import Source, fingerprint_of_file
+from dao_ase.data.reading import FileSource, Source
 from dao_ase.data.records import Record, RejectedRecord
 
 if TYPE_CHECKING:
@@ -25,19 +25,8 @@ ID_KEYS = ("material_id", "id", "name", "identifier", "unique_id")
 
 
 @dataclass(frozen=True)
-class CifSource:
+class CifSource(FileSource):
     """One CIF file, one crystal."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The file."""
-        return self.path.name
-
-    def fingerprint(self) -> str:
-        """Changes when the file changes."""
-        return fingerprint_of_file(self.path)
 
     def rows(self) -> Iterator[str]:
         """The text of the file."""
@@ -49,22 +38,11 @@ class CifSource:
 
 
 @dataclass(frozen=True)
-class AseSource:
+class AseSource(FileSource):
     """Any file that ASE reads, with all of its frames; energy (eV), forces (eV/Å) and stress (eV/Å³) become labels.
 
     The frames of an extended XYZ file are separated here, so that a broken one does not hide those behind it.
     """
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The file."""
-        return self.path.name
-
-    def fingerprint(self) -> str:
-        """Changes when the file changes."""
-        return fingerprint_of_file(self.path)
 
     def rows(self) -> Iterator[Any]:
         """Texts of frames, or what ASE makes of them."""

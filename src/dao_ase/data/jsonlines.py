@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dao_ase.composition import ATOMIC_NUMBERS
-from dao_ase.data.reading import fingerprint_of_file
+from dao_ase.data.reading import FileSource
 from dao_ase.data.records import Record, RejectedRecord
 from dao_ase.data.tables import ID_COLUMNS
 
@@ -22,23 +22,12 @@ FULL = 0.999
 
 
 @dataclass(frozen=True)
-class JsonLinesSource:
+class JsonLinesSource(FileSource):
     """One JSON object on each line (``.jsonl``, ``.jsonl.gz``).
 
     ``lattice`` holds three rows (Å), ``sites`` a list of ``[[[element, occupancy], ...], [f1, f2, f3]]``; every other number
     is a label and every other text a text. A crystal with a partly occupied site is rejected: DAO knows whole atoms only.
     """
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The file."""
-        return self.path.name
-
-    def fingerprint(self) -> str:
-        """Changes when the file changes."""
-        return fingerprint_of_file(self.path)
 
     def rows(self) -> Iterator[str]:
         """The lines that are not empty."""
@@ -58,19 +47,8 @@ class JsonLinesSource:
 
 
 @dataclass(frozen=True)
-class MatbenchSource:
+class MatbenchSource(FileSource):
     """A data set of Matbench as published: ``{"index", "columns", "data"}`` with pymatgen structures (``.json.gz``)."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The file."""
-        return self.path.name
-
-    def fingerprint(self) -> str:
-        """Changes when the file changes."""
-        return fingerprint_of_file(self.path)
 
     def rows(self) -> Iterator[tuple[Any, dict[str, Any]]]:
         """The index and the columns of each entry."""
@@ -99,22 +77,11 @@ class MatbenchSource:
 
 
 @dataclass(frozen=True)
-class JarvisSource:
+class JarvisSource(FileSource):
     """A data set of JARVIS as published: a list of entries with ``atoms`` and properties (``.json``, also zipped).
 
     A property that JARVIS does not have ("na") is missing.
     """
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The file."""
-        return self.path.name
-
-    def fingerprint(self) -> str:
-        """Changes when the file changes."""
-        return fingerprint_of_file(self.path)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The entries."""

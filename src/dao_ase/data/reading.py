@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -32,6 +33,22 @@ class Source(Protocol):
 
     def fingerprint(self) -> str:
         """Changes when the content changes."""
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """What all sources that are one file have in common."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The file."""
+        return self.path.name
+
+    def fingerprint(self) -> str:
+        """Changes when the file changes."""
+        return fingerprint_of_file(self.path)
 
 
 def read(source: Source, on_reject: Callable[[Rejected], None] | None = None) -> Iterator[Record]:

@@ -6,13 +6,12 @@ import csv
 import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dao_ase.data.cif import read_cif
-from dao_ase.data.reading import fingerprint_of_file
+from dao_ase.data.reading import FileSource
 from dao_ase.data.records import Record, RejectedRecord
 
 csv.field_size_limit(1 << 26)
@@ -22,19 +21,8 @@ ID_COLUMNS = ("material_id", "id", "mp_id", "entry_id")
 
 
 @dataclass(frozen=True)
-class NpzSource:
+class NpzSource(FileSource):
     """Arrays in one ``.npz`` file: ``n_atoms``, ``numbers``, ``frac_coords``, ``lattice``, ``id`` and columns of labels."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The file."""
-        return self.path.name
-
-    def fingerprint(self) -> str:
-        """Changes when the file changes."""
-        return fingerprint_of_file(self.path)
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any], dict[str, np.ndarray]]]:
         """Identifier, columns of the crystal and columns of its atoms."""
@@ -91,22 +79,11 @@ class NpzSource:
 
 
 @dataclass(frozen=True)
-class CsvSource:
+class CsvSource(FileSource):
     """A CSV file (also ``.gz``) with a column ``cif``, or a column ``file`` that names a CIF file beside it.
 
     Numbers become labels, everything else texts.
     """
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The file."""
-        return self.path.name
-
-    def fingerprint(self) -> str:
-        """Changes when the file changes."""
-        return fingerprint_of_file(self.path)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One dictionary of texts for each line."""
