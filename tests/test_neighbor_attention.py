@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from dao_ase.derivatives import pairs_of
-from dao_ase.neighbor_attention import DirectionMoments, bessel, collect, envelope, gather
+from dao_ase.neighbor_attention import (
+    DirectionMoments,
+    NeighborAttention,
+    PairFeatures,
+    bessel,
+    collect,
+    envelope,
+    gather,
+)
 from dao_ase.neighbors import Neighbors, Pairs
 from named import random_potential, skewed, to_crystals
 
@@ -42,3 +50,13 @@ def test_gather_and_collect_are_transposes_at_every_order():
     assert torch.allclose((gather(atoms, rows) * slots).sum(), (atoms * collect(slots, rows)).sum())
     mask = rows.present.unsqueeze(-1)
     assert torch.autograd.gradgradcheck(lambda x: (gather(x, rows) * mask).square(), (atoms,))
+
+
+def test_a_loud_neighbour_beyond_the_cutoff_is_not_heard():
+    """Where the envelope is zero, no logit sets the scale of the softmax or overflows in it."""
+    attention = NeighborAttention(8, 2, 4, 4, 3, DirectionMoments(1))
+    rows = Neighbors.from_pairs(Pairs(torch.tensor([0]), torch.tensor([1]), torch.zeros(1, 3, dtype=torch.long)), 2)
+    shape = rows.index.shape
+    pairs = PairFeatures(torch.full((*shape, 3), 1e4), torch.zeros(shape), torch.zeros(*shape, 4))
+    weights, log_sum = attention.attend(torch.randn(2, 8), pairs, rows)
+    assert (weights == 0).all() and torch.allclose(log_sum, torch.zeros_like(log_sum))

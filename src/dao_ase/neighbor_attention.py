@@ -209,7 +209,7 @@ class NeighborAttention(nn.Module):
             -1
         )  # what lies beyond the cutoff must not set the scale
         peak = within.amax(1, keepdim=True).clamp(min=0) if logits.shape[1] else logits.new_zeros(1)
-        raw = pairs.envelope.unsqueeze(-1) * torch.exp(logits - peak)
+        raw = pairs.envelope.unsqueeze(-1) * torch.exp((logits - peak).clamp(max=0))
         total = torch.exp(-peak) + raw.sum(1, keepdim=True)
         return raw / total, (peak + total.log()).squeeze(1)
 
