@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "dao_ase"
 
 LAYERS = [
     # what a crystal is
-    ["whole_files", "memory", "torus", "lattice", "niggli", "radii", "symmetry", "composition", "crystals"],
+    ["whole_files", "spawning", "memory", "torus", "lattice", "niggli", "radii", "symmetry", "composition", "crystals"],
     # atoms in and out, pairs, attention, noise
     ["convert", "gates", "cells", "neighbors", "layers", "page"],
     ["neighbor_attention", "processes"],

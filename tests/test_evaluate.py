@@ -1,5 +1,9 @@
 """Match rates and validity, on pairs whose answer is known."""
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from pymatgen.core import Lattice, Structure
 
@@ -71,3 +75,30 @@ def test_validity_and_gates():
     assert refusal(CLASH) == "distance"
     assert refusal(Structure(Lattice.orthorhombic(2, 3, 60), ["Na"], [[0, 0, 0]])) == "aspect"
     assert refusal(Structure(Lattice.cubic(1), ["Na"], [[0, 0, 0]])) == "volume"
+
+
+def test_one_structure_for_each_reference_is_enough():
+    assert evaluate([SHAKEN, CLASH], [SALT, SALT], workers=1) == evaluate([[SHAKEN], [CLASH]], [SALT, SALT], workers=1)
+
+
+def test_oxidation_states_do_not_matter():
+    charged = SALT.copy().add_oxidation_state_by_element({"Na": 1, "Cl": -1})
+    assert match(charged, SALT) == match(SALT, charged) == pytest.approx(0, abs=1e-6)
+    assert evaluate([charged], [charged], workers=1) == evaluate([SALT], [SALT], workers=1)
+
+
+def test_a_thread_may_evaluate():
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(evaluate, [SALT], [SALT], workers=1).result().match_rate == 1
+
+
+def test_a_script_without_a_main_guard_may_evaluate(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pymatgen.core import Lattice, Structure\n"
+        "from dao_ase.evaluate import evaluate\n"
+        "salt = Structure.from_spacegroup('Fm-3m', Lattice.cubic(5.6), ['Na', 'Cl'], [[0, 0, 0], [0.5, 0.5, 0.5]])\n"
+        "print(evaluate([salt] * 3, [salt] * 3, workers=2).match_rate)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "1.0\n", done.stderr

@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
 from multiprocessing import get_context
@@ -21,6 +23,7 @@ import numpy as np
 
 from dao_ase.composition import reduced_key
 from dao_ase.gates import MIN_DISTANCE, is_finite, shortest_distance
+from dao_ase.spawning import without_main
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -80,7 +83,8 @@ class Report:
 
 def is_valid(structure: Structure) -> bool:
     """Shortest distance > 0.5 Å, volume ≥ 0.1 Å³, and a composition that SMACT accepts."""
-    return _is_sane(structure) and is_charge_neutral(tuple(sorted(structure.composition.as_dict().items())))
+    amounts = structure.composition.element_composition.as_dict()
+    return _is_sane(structure) and is_charge_neutral(tuple(sorted(amounts.items())))
 
 
 def match(predicted: Structure, reference: Structure) -> float | None:
@@ -93,20 +97,29 @@ def match(predicted: Structure, reference: Structure) -> float | None:
         return None
     if abs(predicted.volume) < MIN_VOLUME:
         return None
-    distance = StructureMatcher(**MATCHER).get_rms_dist(predicted, reference)
+    distance = StructureMatcher(**MATCHER).get_rms_dist(_of_elements(predicted), _of_elements(reference))
     return None if distance is None else float(distance[0])
 
 
 def evaluate(
-    predicted: Sequence[Sequence[Structure]],
+    predicted: Sequence[Structure | Sequence[Structure]],
     reference: Sequence[Structure],
     *,
     workers: int | None = None,
     timeout: float = 20.0,
     on_pair: Callable[[], None] | None = None,
 ) -> Report:
-    """The report of predictions[reference][sample], matched in parallel; a pair slower than ``timeout`` s is no match."""
-    return summarise(compare(predicted, reference, workers=workers, timeout=timeout, on_pair=on_pair))
+    """How well predictions match: one structure for each reference, or a list of samples for each.
+
+    Matched in ``workers`` processes, by default one for each core; a pair slower than ``timeout`` s is no match.
+
+    >>> from pymatgen.core import Lattice, Structure
+    >>> salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> evaluate([salt], [salt]).match_rate
+    1.0
+    """
+    samples = [[one] if hasattr(one, "lattice") else list(one) for one in predicted]
+    return summarise(compare(samples, reference, workers=workers, timeout=timeout, on_pair=on_pair))
 
 
 def compare(
@@ -120,7 +133,7 @@ def compare(
     """Matches each reference with its own predictions, and with those of its polymorphs."""
     if len(predicted) != len(reference):
         raise ValueError(f"{len(predicted)} lists of predictions for {len(reference)} references")
-    compositions = [truth.composition.reduced_formula for truth in reference]
+    compositions = [truth.composition.element_composition.reduced_formula for truth in reference]
     alike: dict[str, list[int]] = {}
     for index, composition in enumerate(compositions):
         alike.setdefault(composition, []).append(index)
@@ -152,7 +165,9 @@ def match_all(
         yield from _reported(map(_match_within, jobs), on_pair)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
-        yield from _reported(pool.map(_match_within, jobs, chunksize=16), on_pair)
+        with without_main():
+            results = pool.map(_match_within, jobs, chunksize=16)
+        yield from _reported(results, on_pair)
 
 
 def _reported(results: Iterable[PairResult], on_pair: Callable[[], None] | None) -> Iterator[PairResult]:
@@ -217,12 +232,23 @@ class _TimeOut(Exception):
 
 def _match_within(pair: tuple[Structure, Structure, float]) -> PairResult:
     predicted, reference, timeout = pair
+    try:
+        with _alarm(timeout):
+            return PairResult(match(predicted, reference), is_valid(predicted))
+    except _TimeOut:
+        return PairResult(None, _is_sane(predicted), timed_out=True)
+
+
+@contextmanager
+def _alarm(timeout: float) -> Iterator[None]:
+    """Raises `_TimeOut` after so many seconds; outside of the main thread, where Python has no alarms, never."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     previous = signal.signal(signal.SIGALRM, _raise_time_out)
     signal.setitimer(signal.ITIMER_REAL, timeout)
     try:
-        return PairResult(match(predicted, reference), is_valid(predicted))
-    except _TimeOut:
-        return PairResult(None, _is_sane(predicted), timed_out=True)
+        yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
@@ -230,6 +256,13 @@ def _match_within(pair: tuple[Structure, Structure, float]) -> PairResult:
 
 def _raise_time_out(signum: int, frame: object) -> None:
     raise _TimeOut
+
+
+def _of_elements(structure: Structure) -> Structure:
+    """The structure without oxidation states, which the matcher would compare."""
+    if any(getattr(specie, "oxi_state", None) is not None for specie in structure.composition):
+        return structure.copy().remove_oxidation_states()
+    return structure
 
 
 def _is_sane(structure: Structure) -> bool:

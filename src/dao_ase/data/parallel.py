@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from dao_ase.spawning import without_main
 from dao_ase.whole_files import write_json
 
 
@@ -35,7 +36,8 @@ def _in_processes(function: Callable[..., Any], calls: Iterable[tuple], workers:
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         pending: deque[Future] = deque()
         for call in calls:
-            pending.append(pool.submit(function, *call))
+            with without_main():
+                pending.append(pool.submit(function, *call))
             while pending and pending[0].done():
                 yield pending.popleft().result()
             # What is done may wait for a slow one before it; what is not done holds its arguments in memory.
