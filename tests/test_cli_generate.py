@@ -50,6 +50,8 @@ def test_json_goes_to_stdout(tmp_path, weights):
         (["Fe1000000"], "at most"),
         (["NaCl", "-n", "0"], "at least one"),
         (["NaCl", "-z", "two"], "--formula-units"),
+        (["NaCl", "--device", "abacus"], "device"),
+        (["NaCl", "--seed", "99999999999999999"], "seed is"),
         ([], "at least one formula"),
         (["NaCl", "--weights", "nothing.safetensors"], "no weight file"),
     ],
@@ -66,16 +68,70 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path, weights, argu
 def test_what_is_done_survives_an_interruption(tmp_path, weights, monkeypatch):
     from dao_ase.generator import DAOGenerator
 
+    numbered = DAOGenerator.numbered
+
     def interrupted(self, *arguments, **options):
-        yield from self.generate("NaCl", n=2, rank=False)
+        yield from numbered(self, "NaCl", n=2)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(DAOGenerator, "stream", interrupted)
+    monkeypatch.setattr(DAOGenerator, "numbered", interrupted)
     result = run("generate", "NaCl", "-n", "9", "-o", str(tmp_path), "--weights", weights)
     assert result.exit_code == 130
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["interrupted"] and len(summary["structures"]) == 2
     assert len(read(tmp_path / "structures.extxyz", index=":")) == 2
+
+
+def test_what_is_sampled_survives_an_interruption_of_the_relaxation(tmp_path, weights, monkeypatch):
+    def interrupted(structures, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dao_ase.rank.relax_structures", interrupted)
+    result = run("generate", "NaCl", "FeO", "-n", "2", "--relax", "-o", str(tmp_path), "--weights", weights)
+    assert result.exit_code == 130 and "4 structures" in result.output
+    records = json.loads((tmp_path / "summary.json").read_text())["structures"]
+    assert [record["formula"] for record in records] == ["NaCl", "NaCl", "FeO", "FeO"]
+
+
+def test_many_formulas_are_sampled_together_and_written_as_if_each_were_alone(tmp_path, weights, monkeypatch):
+    monkeypatch.setattr("dao_ase.cli.generate.RANKED", 5)
+    formulas = ["FeO", "NaCl", "H2O", "NaCl", "SiO2"]
+    common = ["-n", "2", "--weights", weights, "--json"]
+    together = json.loads(run("generate", *formulas, "-o", str(tmp_path / "all"), *common).stdout)["structures"]
+    alone = [
+        record
+        for formula in formulas
+        for record in json.loads(run("generate", formula, "-o", str(tmp_path / "one"), *common).stdout)["structures"]
+    ]
+    assert [record["seed"] for record in together] == [record["seed"] for record in alone]
+    assert [record["energy_per_atom"] for record in together] == pytest.approx(
+        [record["energy_per_atom"] for record in alone], abs=1e-3
+    )
+
+
+def test_files_of_formulas_from_other_programs(tmp_path, weights):
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfNaCl\r\nFeO\r\n")
+    common = ["-n", "1", "-o", str(tmp_path / "out"), "--weights", weights, "--json"]
+    records = json.loads(run("generate", "-f", str(tmp_path / "list.txt"), *common).stdout)["structures"]
+    assert [record["formula"] for record in records] == ["NaCl", "FeO"]
+    (tmp_path / "list.txt").write_bytes(b"NaCl\n\xff\xfe")
+    result = run("generate", "-f", str(tmp_path / "list.txt"), *common)
+    assert result.exit_code == 1 and "not a text file of formulas" in result.output
+
+
+@pytest.mark.parametrize("text", ["{}", "no json"])
+def test_a_folder_of_another_program_is_refused(tmp_path, weights, text):
+    (tmp_path / "summary.json").write_text(text)
+    result = run("generate", "NaCl", "-n", "1", "-o", str(tmp_path), "--weights", weights)
+    assert result.exit_code == 1 and "give another folder" in result.output
+    assert (tmp_path / "summary.json").read_text() == text
+
+
+def test_nothing_made_is_a_failure(tmp_path, weights, monkeypatch):
+    monkeypatch.setattr("dao_ase.generator.refusal", lambda structure: "distance")
+    result = run("generate", "NaCl", "-n", "1", "-o", str(tmp_path), "--weights", weights, "--gallery")
+    assert result.exit_code == 1 and "no structure could be made" in result.output
+    assert json.loads((tmp_path / "summary.json").read_text())["refused"] == {"distance": 5}
 
 
 def test_evaluate_writes_a_report_and_resumes(tmp_path, weights, monkeypatch):

@@ -2,12 +2,16 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from pymatgen.core import Composition as PymatgenComposition
+from pymatgen.core import Lattice, Structure
 
+from dao_ase.cells import whole_number
 from dao_ase.checkpoint import CheckpointError, load, save
 from dao_ase.generator import DAOGenerator, StructureGenerator
+from dao_ase.rank import installed_potential, symmetrized, with_energies
 from generation import write_random_generator, write_random_stability
 
 
@@ -24,10 +28,25 @@ def test_structures_have_the_composition_and_properties(generator):
         assert set(structure.properties) >= {"formula_units", "seed", "model", "space_group"}
 
 
-@pytest.mark.parametrize("composition", ["NaCl", {"Na": 1, "Cl": 1}, PymatgenComposition("NaCl"), ["NaCl", "FeO"]])
-def test_compositions_of_every_kind(generator, composition):
-    count = 2 * (len(composition) if isinstance(composition, list) else 1)
-    assert len(generator.generate(composition, n=2, rank=False)) == count
+SALT = Structure(Lattice.cubic(3.5), ["Na+", "Cl-"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("composition", "count"),
+    [
+        ("NaCl", 1),
+        ({"Na": 1, "Cl": 1}, 1),
+        (PymatgenComposition("NaCl"), 1),
+        (PymatgenComposition({"Fe2+": 1, "Fe3+": 2, "O2-": 4}), 1),
+        (SALT, 1),
+        (["NaCl", "FeO"], 2),
+        (("NaCl", SALT, {"Fe": 1}), 3),
+        (np.array(["NaCl", "FeO"]), 2),
+        (iter(["NaCl", "FeO"]), 2),
+    ],
+)
+def test_compositions_of_every_kind(generator, composition, count):
+    assert len(generator.generate(composition, n=2, rank=False)) == 2 * count
 
 
 def test_a_seed_gives_the_same_structures(generator):
@@ -57,12 +76,32 @@ def test_formula_units(generator):
         (("NaCl", 1, 0), "at least 1"),
         (("NaCl", 1, "some"), "'auto'"),
         (([], 1), "list of compositions is empty"),
+        (("NaCl", 1, []), "list of formula_units is empty"),
     ],
 )
 def test_bad_requests_name_the_reason(generator, arguments, reason):
     composition, n, *units = arguments
     with pytest.raises(ValueError, match=reason):
         generator.generate(composition, n, **({"formula_units": units[0]} if units else {}))
+
+
+@pytest.mark.parametrize("value", [2.5, "3", None])
+def test_what_is_no_whole_number_is_named(value):
+    with pytest.raises(TypeError, match=r"seed is .* whole number"):
+        whole_number("seed", value)
+
+
+def test_symmetrized_structures_have_the_energy_of_their_geometry(generator):
+    (made,) = generator.finish([SALT.copy().perturb(0.02).remove_oxidation_states()], relax=True, symmetrize=True)
+    energy = made.properties["energy_per_atom"]
+    (again,) = with_energies([made.copy()], installed_potential())
+    assert energy == pytest.approx(again.properties["energy_per_atom"], abs=1e-5)
+    assert made.properties["space_group"] == "Pm-3m"
+
+
+def test_what_has_no_symmetry_stays_as_it_is():
+    clash = Structure(Lattice.cubic(3.5), ["Na", "Na"], [[0, 0, 0], [0, 0, 0]])
+    assert symmetrized(clash) == clash
 
 
 def test_stream_gives_structures_one_by_one(generator):

@@ -122,7 +122,12 @@ def test_guidance_acts_in_its_window_and_shares_gradients(models):
 
 @pytest.mark.parametrize(
     ("settings", "reason"),
-    [({"scale": -1.0}, "negative"), ({"start": 0.8, "stop": 0.2}, "window"), ({"every": 0}, "every")],
+    [
+        ({"scale": -1.0}, "negative"),
+        ({"scale": float("inf")}, "must be a number"),
+        ({"start": 0.8, "stop": 0.2}, "window"),
+        ({"every": 0}, "every"),
+    ],
 )
 def test_settings_are_checked(settings, reason):
     with pytest.raises(ValueError, match=reason):

@@ -46,3 +46,11 @@ def test_a_generator_without_an_answer_is_an_error(salt):
 
     with pytest.raises(ValueError, match="Na1 Cl1: the generator made no structure"):
         GenerateTransformation(Nothing()).apply_transformation(salt)
+
+
+def test_charges_are_dropped_and_disorder_is_refused(salt):
+    salt.add_oxidation_state_by_element({"Na": 1, "Cl": -1})
+    assert GenerateTransformation(Cubes(), n=1).apply_transformation(salt).composition.formula == "Na1 Cl1"
+    salt[0] = {"Na": 0.5, "K": 0.5}
+    with pytest.raises(ValueError, match="partly occupied"):
+        GenerateTransformation(Cubes(), n=1).apply_transformation(salt)

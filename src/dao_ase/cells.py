@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ class CellRules:
         self, composition: Any, n: int, formula_units: int | Sequence[int] | str = 1, max_atoms: int | None = None
     ) -> list[Composition]:
         """The content of the ``n`` cells that will be sampled for a composition; refuses what cannot be sampled."""
+        n = whole_number("n", n)
         if n < 1:
             raise ValueError(f"n is {n}; ask for at least one structure")
         parsed = Composition.parse(composition)
@@ -33,14 +35,16 @@ class CellRules:
                 f"{parsed.formula!r} contains {', '.join(unknown)}, which DAO-G has not seen in training; "
                 f"the {len(self.elements)} trained elements are {' '.join(self.elements)}"
             )
-        largest = self.max_atoms if max_atoms is None else max_atoms
-        if formula_units == "auto":
+        largest = self.max_atoms if max_atoms is None else whole_number("max_atoms", max_atoms)
+        if isinstance(formula_units, str):
+            if formula_units != "auto":
+                raise ValueError(f"formula_units is {formula_units!r}; give a number, a list of numbers, or 'auto'")
             parsed = parsed.reduced
             units = self._usual_formula_units(parsed, largest)
-        elif isinstance(formula_units, str):
-            raise ValueError(f"formula_units is {formula_units!r}; give a number, a list of numbers, or 'auto'")
         else:
-            units = {int(z): 1.0 for z in np.atleast_1d(formula_units)}
+            units = {whole_number("formula_units", z): 1.0 for z in np.atleast_1d(formula_units).tolist()}
+        if not units:
+            raise ValueError("the list of formula_units is empty; give a number, a list of numbers, or 'auto'")
         for z in units:
             if z < 1:
                 raise ValueError(f"formula_units contains {z}; it must be at least 1")
@@ -59,6 +63,14 @@ class CellRules:
             if fitting:
                 return fitting
         return {1: 1.0}
+
+
+def whole_number(name: str, value: Any) -> int:
+    """The value as an integer; what is none is refused by its name."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; it must be a whole number") from None
 
 
 def share_out(weights: dict[int, float], n: int) -> dict[int, int]:

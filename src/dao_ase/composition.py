@@ -51,7 +51,11 @@ class Composition:
         if isinstance(formula, Composition):
             return formula
         if isinstance(formula, Mapping):
-            return cls.from_counts({str(element): amount for element, amount in formula.items()})
+            amounts: dict[str, float] = {}
+            for element, amount in formula.items():  # pymatgen's elements have symbols, also those with a charge
+                symbol = str(getattr(element, "symbol", element))
+                amounts[symbol] = amounts.get(symbol, 0) + amount
+            return cls.from_counts(amounts)
         if not isinstance(formula, str):
             raise TypeError(f"a formula is a string or a mapping of elements to counts, not {type(formula).__name__}")
         return cls.from_counts(_parse_formula(formula), formula)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from monty.json import MSONable
 
 from dao_ase.cell_sampler import CellSampler
-from dao_ase.cells import CellRules
+from dao_ase.cells import CellRules, whole_number
+from dao_ase.checkpoint import CheckpointError
 from dao_ase.composition import Composition
 from dao_ase.gates import refusal
 
@@ -30,6 +32,9 @@ MAX_ATTEMPTS = 5
 SEED_STRIDE = 1_000_003
 """Distance between the noise seeds of two values of ``seed``; the samples in between take consecutive ones."""
 
+MAX_SEED = 2**40
+"""Larger seeds would not fit into the 64 bits of torch's."""
+
 
 @runtime_checkable
 class StructureGenerator(Protocol):
@@ -39,7 +44,7 @@ class StructureGenerator(Protocol):
         """``n`` candidate structures of the composition."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Request:
     """One structure to make: for which of the compositions, what is in the cell, and the seed of its noise."""
 
@@ -70,7 +75,16 @@ class DAOGenerator(CellSampler, MSONable):
         anti_annealing: float | None = None,
         stability: str | None = None,
     ) -> None:
-        super().__init__(weights, device=device, steps=steps, anti_annealing=anti_annealing, stability=stability)
+        from dao_ase.calculator import usable_device
+
+        weights, stability = (None if file is None else str(file) for file in (weights, stability))
+        device = usable_device(device)
+        try:
+            super().__init__(weights, device=device, steps=steps, anti_annealing=anti_annealing, stability=stability)
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{weights or 'the installed file'!r} does not fit its own header: {error}"
+            ) from error
         self.refused: Counter[str] = Counter()
         """How many samples the geometry gates refused in the last call, by reason."""
 
@@ -96,8 +110,9 @@ class DAOGenerator(CellSampler, MSONable):
     ) -> list[Structure]:
         """``n`` structures for each composition, lowest energy first.
 
-        ``composition`` is a formula, a mapping, a pymatgen Composition, or a list of these (the results then follow one
-        another in its order). The formula is taken as the content of the cell ("Zr16Rh8O4" has 28 atoms) times
+        ``composition`` is a formula, a mapping, a pymatgen Composition or Structure (of which only the content counts), or
+        several of these (the results then follow one another in their order). The formula is taken as the content of the
+        cell ("Zr16Rh8O4" has 28 atoms) times
         ``formula_units``: one number, a list among which the samples are shared out, or "auto" for what the training
         crystals show for such formulas, in cells up to ``max_atoms``.
 
@@ -115,7 +130,7 @@ class DAOGenerator(CellSampler, MSONable):
             progress=progress,
         )  # fmt: skip
         finish: dict[str, Any] = {"relax": relax, "rank": rank, "deduplicate": deduplicate, "symmetrize": symmetrize}
-        return [one for group in groups for one in self.finish(group, **finish, progress=progress)]
+        return [one for group in self.finish_groups(groups, **finish, progress=progress) for one in group]
 
     def groups(
         self,
@@ -129,10 +144,13 @@ class DAOGenerator(CellSampler, MSONable):
         progress: bool = False,
     ) -> list[list[Structure]]:
         """Like `generate`, unranked: one list of structures for each composition, all sampled together."""
-        groups: list[list[Structure]] = [[] for _ in _as_list(composition)]
-        requests = self._requests(composition, n, formula_units, seed, max_atoms)
-        for request, structure in self._accepted(requests, n, guidance, progress):
-            groups[request.group].append(structure)
+        compositions = _as_list(composition)
+        groups: list[list[Structure]] = [[] for _ in compositions]
+        for group, structure in self.numbered(
+            compositions, n, formula_units=formula_units, seed=seed, max_atoms=max_atoms, guidance=guidance,
+            progress=progress,
+        ):  # fmt: skip
+            groups[group].append(structure)
         return groups
 
     def stream(
@@ -147,33 +165,65 @@ class DAOGenerator(CellSampler, MSONable):
         progress: bool = False,
     ) -> Iterator[Structure]:
         """Like `generate`, one structure after another as they are made, in bounded memory and unranked."""
-        requests = self._requests(composition, n, formula_units, seed, max_atoms)
-        for _, structure in self._accepted(requests, n, guidance, progress):
-            yield structure
+        made = self.numbered(
+            composition, n, formula_units=formula_units, seed=seed, max_atoms=max_atoms, guidance=guidance,
+            progress=progress,
+        )  # fmt: skip
+        return (structure for _, structure in made)
 
-    def finish(
+    def numbered(
         self,
-        structures: list[Structure],
+        composition: Any,
+        n: int,
+        *,
+        formula_units: int | Sequence[int] | str = 1,
+        seed: int = 0,
+        max_atoms: int | None = None,
+        guidance: float = 0.0,
+        progress: bool = False,
+    ) -> Iterator[tuple[int, Structure]]:
+        """Like `stream`, each structure with the place of its composition among those given.
+
+        Structures of different compositions may come in turns: they are sampled together.
+        """
+        first = seed_of(seed)
+        cells = [self.cells(one, n, formula_units, max_atoms) for one in _as_list(composition)]
+        requests = (
+            _Request(group, cell, first + index) for group, mine in enumerate(cells) for index, cell in enumerate(mine)
+        )
+        return self._accepted(requests, sum(map(len, cells)), n, guidance, progress)
+
+    def finish(self, structures: list[Structure], **how: Any) -> list[Structure]:
+        """Relaxes, symmetrizes, ranks and deduplicates structures of one composition, as `generate` does."""
+        return self.finish_groups([structures], **how)[0]
+
+    def finish_groups(
+        self,
+        groups: Sequence[list[Structure]],
         *,
         relax: bool = False,
         rank: bool | str = True,
         deduplicate: bool = False,
         symmetrize: bool = False,
         progress: bool = False,
-    ) -> list[Structure]:
-        """Relaxes, symmetrizes, ranks and deduplicates structures of one composition, as `generate` does."""
+    ) -> list[list[Structure]]:
+        """As `finish`, for one list of structures for each composition: all are relaxed together, and each is ranked."""
         from dao_ase import rank as ranking
 
+        together = [structure for group in groups for structure in group]
         if relax:
-            structures = ranking.relax_structures(structures, progress=progress)
+            together = ranking.relax_structures(together, progress=progress)
         if symmetrize:
-            structures = [ranking.symmetrized(structure) for structure in structures]
-        structures = ranking.ranked(structures, rank, self.stability)
+            together = [ranking.symmetrized(structure) for structure in together]
+        remaining = iter(together)
+        finished = [list(islice(remaining, len(group))) for group in groups]
+        finished = ranking.ranked_groups(finished, rank, self.stability)
         if deduplicate:
-            structures = ranking.distinct(structures)
-        for structure in structures:
-            structure.properties["space_group"] = ranking.space_group(structure)
-        return structures
+            finished = [ranking.distinct(group) for group in finished]
+        for group in finished:
+            for structure in group:
+                structure.properties["space_group"] = ranking.space_group(structure)
+        return finished
 
     def cells(
         self, composition: Any, n: int, formula_units: int | Sequence[int] | str = 1, max_atoms: int | None = None
@@ -182,24 +232,13 @@ class DAOGenerator(CellSampler, MSONable):
         rules = CellRules(self.elements, self.max_atoms, self._header["formula_units"])
         return rules.cells(composition, n, formula_units, max_atoms)
 
-    def _requests(
-        self, composition: Any, n: int, formula_units: int | Sequence[int] | str, seed: int, max_atoms: int | None
-    ) -> list[_Request]:
-        """What is to be made for all compositions; refuses everything that is wrong before any work begins."""
-        return [
-            _Request(group, cell, seed * SEED_STRIDE + index)
-            for group, one in enumerate(_as_list(composition))
-            for index, cell in enumerate(self.cells(one, n, formula_units, max_atoms))
-        ]
-
     def _accepted(
-        self, requests: list[_Request], n: int, guidance: float, progress: bool
-    ) -> Iterator[tuple[_Request, Structure]]:
+        self, requests: Iterator[_Request], total: int, n: int, guidance: float, progress: bool
+    ) -> Iterator[tuple[int, Structure]]:
         """Structures that passed the gates, chunk by chunk; those that are refused are drawn again with other seeds."""
         self.refused = Counter()
-        with _bar(progress, len(requests)) as bar:
-            for start in range(0, len(requests), CHUNK):
-                waiting = requests[start : start + CHUNK]
+        with _bar(progress, total) as bar:
+            while waiting := list(islice(requests, CHUNK)):
                 for _ in range(MAX_ATTEMPTS):
                     failed = []
                     structures = self.sample_cells(
@@ -209,7 +248,7 @@ class DAOGenerator(CellSampler, MSONable):
                         reason = refusal(structure)
                         if reason is None:
                             bar.update()
-                            yield request, structure
+                            yield request.group, structure
                         else:
                             self.refused[reason] += 1
                             failed.append(replace(request, seed=request.seed + n))
@@ -223,12 +262,22 @@ class DAOGenerator(CellSampler, MSONable):
                     )  # fmt: skip
 
 
+def seed_of(seed: int) -> int:
+    """The seed of the noise of the first structure that a user's seed stands for."""
+    if abs(whole_number("seed", seed)) > MAX_SEED:
+        raise ValueError(f"seed is {seed}; it must lie within ±{MAX_SEED}")
+    return whole_number("seed", seed) * SEED_STRIDE
+
+
 def _as_list(composition: Any) -> list[Any]:
-    if isinstance(composition, Sequence) and not isinstance(composition, str):
-        if not composition:
-            raise ValueError("the list of compositions is empty")
-        return list(composition)
-    return [composition]
+    """Several compositions as a list, a single one as a list of one; a pymatgen structure stands for its content."""
+    one = getattr(composition, "composition", composition)
+    if isinstance(one, str | bytes | Mapping | Composition) or not isinstance(one, Iterable):
+        return [one]
+    several = [getattr(each, "composition", each) for each in one]
+    if not several:
+        raise ValueError("the list of compositions is empty")
+    return several
 
 
 def _bar(progress: bool, total: int) -> Any:

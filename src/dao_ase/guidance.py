@@ -13,6 +13,7 @@ heuristic. (1 − t)/t has no bound at t = 0 and is capped; and guidance acts in
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -52,8 +53,8 @@ class GuidanceSettings:
     cap: float = 2.0
 
     def __post_init__(self) -> None:
-        if not self.scale >= 0:
-            raise ValueError(f"guidance is {self.scale}; it must not be negative")
+        if not 0 <= self.scale < math.inf:
+            raise ValueError(f"guidance is {self.scale}; it must be a number, and must not be negative")
         if not 0 <= self.start <= self.stop <= 1:
             raise ValueError(f"the window of guidance is {self.start} to {self.stop}; it must lie within 0 to 1")
         if self.every < 1 or self.cap <= 0:

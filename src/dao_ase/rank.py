@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,9 +26,11 @@ log = logging.getLogger(__name__)
 SYMMETRY_TOLERANCE = 0.1
 """Å by which atoms may miss their ideal places; generated structures are not exact."""
 
+ENERGIES = ("energy_per_atom", "e_above_hull")
+"""Properties of a structure that are no longer true when its atoms have moved."""
 
 RANKS = (True, False, "energy", "stability")
-"""Orders that `ranked` knows."""
+"""Orders that `ranked_groups` knows."""
 
 
 def installed_potential() -> Potential | None:
@@ -76,16 +79,24 @@ def by_stability(structures: list[Structure], weights: str | None = None) -> lis
     return sorted(structures, key=lambda one: one.properties["e_above_hull"])
 
 
-def ranked(structures: list[Structure], rank: bool | str, stability: str | None = None) -> list[Structure]:
-    """Structures in the order that ``rank`` names: True or "energy", "stability", or False for the order given."""
+def ranked_groups(
+    groups: Sequence[list[Structure]], rank: bool | str, stability: str | None = None
+) -> list[list[Structure]]:
+    """Each group in the order that ``rank`` names: True or "energy", "stability", or False for the order given.
+
+    The energies of all groups are computed together.
+    """
     check_rank(rank)
     if not rank:
-        return structures
-    return by_stability(structures, stability) if rank == "stability" else by_energy(structures)
+        return list(groups)
+    together = [one for group in groups for one in group]
+    ordered = by_stability(together, stability) if rank == "stability" else by_energy(together)
+    place = {id(one): place for place, one in enumerate(ordered)}
+    return [sorted(group, key=lambda one: place[id(one)]) for group in groups]
 
 
 def check_rank(rank: bool | str) -> None:
-    """Refuses an order that `ranked` does not know."""
+    """Refuses an order that `ranked_groups` does not know."""
     if rank not in RANKS:
         raise ValueError(f"rank is {rank!r}; give 'energy', 'stability', True or False")
 
@@ -108,6 +119,8 @@ def relax_structures(
     potential = potential or installed_potential()
     if potential is None:
         raise CheckpointError("relaxing needs the weights of DAO-P, which this installation does not carry")
+    if not structures:
+        return []
     crystals = from_structures(structures)
     with tqdm(total=len(structures), desc="relaxing", unit="structure", disable=not progress) as bar:
         results = relax(crystals, potential, fmax=fmax, steps=steps, on_done=lambda index, result: bar.update())
@@ -141,19 +154,22 @@ def distinct(structures: list[Structure]) -> list[Structure]:
 
 
 def symmetrized(structure: Structure) -> Structure:
-    """The structure with its atoms and cell moved onto the symmetry found within `SYMMETRY_TOLERANCE`."""
+    """The structure with its atoms and cell moved onto the symmetry found within `SYMMETRY_TOLERANCE`.
+
+    It loses its energies, which were those of the geometry before.
+    """
     from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-    analyzer = SpacegroupAnalyzer(structure, symprec=SYMMETRY_TOLERANCE)
-    if analyzer.get_symmetry_dataset() is None:
+    try:
+        analyzer = SpacegroupAnalyzer(structure, symprec=SYMMETRY_TOLERANCE)
+        refined = analyzer.get_primitive_standard_structure()
+        if len(refined) != len(structure):  # the cell was no primitive one: keep the content that was asked for
+            refined = analyzer.get_refined_structure()
+    except (TypeError, ValueError):  # spglib found nothing, for example because atoms coincide
         return structure
-    refined = analyzer.get_primitive_standard_structure()
-    repeats = len(structure) // len(refined) if len(structure) % len(refined) == 0 else 0
-    if repeats != 1:  # the cell was no primitive one: keep the content that was asked for
-        refined = analyzer.get_refined_structure()
-        if len(refined) != len(structure):
-            return structure
-    refined.properties = dict(structure.properties)
+    if len(refined) != len(structure):
+        return structure
+    refined.properties = {name: value for name, value in structure.properties.items() if name not in ENERGIES}
     return refined
 
 

@@ -31,9 +31,8 @@ class RunWriter:
 
     def __enter__(self) -> RunWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if (self.folder / SUMMARY).exists():
-            for record in json.loads((self.folder / SUMMARY).read_text())["structures"]:
-                (self.folder / record["file"]).unlink(missing_ok=True)
+        for name in _files_of(self.folder / SUMMARY):
+            (self.folder / name).unlink(missing_ok=True)
         (self.folder / TRAJECTORY).write_text("")  # also finds out now whether the folder can be written
         return self
 
@@ -64,3 +63,13 @@ class RunWriter:
     def summary(self) -> dict[str, Any]:
         """Everything about the run but the geometries."""
         return {"structures": self.records, "refused": dict(self.refused), "interrupted": self.interrupted}
+
+
+def _files_of(summary: Path) -> list[str]:
+    """The structure files that an earlier run wrote, which a new one replaces; none where there was none."""
+    if not summary.exists():
+        return []
+    try:
+        return [str(record["file"]) for record in json.loads(summary.read_text(encoding="utf-8"))["structures"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{str(summary)!r} is of no run of dao-ase generate; give another folder") from error

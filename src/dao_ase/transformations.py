@@ -43,7 +43,10 @@ class GenerateTransformation(AbstractTransformation):
         self, structure: Structure, return_ranked_list: bool | int = False
     ) -> Structure | list[dict[str, Any]]:
         """The first structure, or a list of ``{"structure": ..., "energy": ...}`` with the energy in eV per cell."""
-        counts = {str(element): round(amount) for element, amount in structure.composition.items()}
+        if not structure.is_ordered:
+            raise ValueError(f"{structure.composition.formula} has partly occupied sites; order the structure first")
+        elements = structure.composition.element_composition
+        counts = {str(element): round(amount) for element, amount in elements.items()}
         made = self.generator.generate(counts, self.n)
         if not made:
             raise ValueError(f"{structure.composition.formula}: the generator made no structure")

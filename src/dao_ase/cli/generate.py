@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from dao_ase.generator import DAOGenerator
+    from pymatgen.core import Structure
 
+    from dao_ase.generator import DAOGenerator
 
 RANKED = 1_000
 """Structures that are held, relaxed and ranked together."""
@@ -65,7 +66,7 @@ def generate(
     import json
 
     from dao_ase.cli.inputs import parse_formula_units
-    from dao_ase.generator import DAOGenerator
+    from dao_ase.generator import DAOGenerator, seed_of
     from dao_ase.runs import RunWriter
 
     wanted = [*formulas, *_read_formulas(files)]
@@ -77,46 +78,72 @@ def generate(
         for formula in wanted:  # refuse everything that is wrong before the work begins
             generator.cells(formula, number, units, max_atoms)
         generator.guide(guidance)
+        seed_of(seed)
         how: dict[str, Any] = {"formula_units": units, "seed": seed, "max_atoms": max_atoms, "guidance": guidance}
         finish = {"relax": relax, "rank": rank != "none" and rank, "deduplicate": deduplicate, "symmetrize": symmetrize}
         with RunWriter(output) as run:
-            for formula in wanted:
-                made = generator.stream(formula, number, **how, progress=True)
-                for chunk in _chunks(generator, made, finish):
-                    run.write(chunk)
-                run.refused.update(generator.refused)
+            together = max(1, RANKED // number)
+            for first in range(0, len(wanted), together):
+                made = generator.numbered(wanted[first : first + together], number, **how, progress=True)
+                try:
+                    for chunk in _chunks(generator, made, finish):
+                        run.write(chunk)
+                finally:
+                    run.refused.update(generator.refused)
+        if gallery and run.records:
+            from dao_ase.gallery import read_run, write_gallery
+
+            write_gallery(read_run(output), output / "gallery.html")
     except (ValueError, TypeError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    if gallery:
-        from dao_ase.gallery import read_run, write_gallery
-
-        write_gallery(read_run(output), output / "gallery.html")
     click.echo(json.dumps(run.summary(), indent=1) if as_json else _table(run.records, output))
     if run.interrupted:
         click.echo(f"interrupted: the {len(run.records)} structures made so far are in {output}", err=True)
         raise SystemExit(130)
+    if not run.records:
+        raise click.ClickException("no structure could be made: all samples were refused, see summary.json for why")
 
 
-def _chunks(generator: DAOGenerator, made: Iterator, finish: dict[str, Any]) -> Iterator[list]:
-    """Finished structures, up to a thousand at a time; what was made before an interruption is finished too."""
+def _chunks(generator: DAOGenerator, made: Iterator[tuple[int, Structure]], finish: dict[str, Any]) -> Iterator[list]:
+    """Finished structures, up to a thousand at a time; what was made before an interruption comes too, if unrelaxed."""
     from itertools import islice
 
     while True:
-        chunk: list = []
+        chunk: list[tuple[int, Structure]] = []
         try:
             chunk.extend(islice(made, RANKED))
+            finished = generator.finish_groups(_grouped(chunk), **finish, progress=True)
         except KeyboardInterrupt:
             if chunk:
-                yield generator.finish(chunk, **{**finish, "relax": False}, progress=False)
+                yield _flat(generator.finish_groups(_grouped(chunk), **{**finish, "relax": False}))
             raise
         if not chunk:
             return
-        yield generator.finish(chunk, **finish, progress=True)
+        yield _flat(finished)
+
+
+def _grouped(numbered: list[tuple[int, Structure]]) -> list[list[Structure]]:
+    """The structures of each composition, compositions in the order in which they were asked for."""
+    groups: dict[int, list[Structure]] = {}
+    for place, structure in numbered:
+        groups.setdefault(place, []).append(structure)
+    return [groups[place] for place in sorted(groups)]
+
+
+def _flat(groups: list[list[Structure]]) -> list[Structure]:
+    return [structure for group in groups for structure in group]
 
 
 def _read_formulas(files: tuple[Path, ...]) -> list[str]:
-    lines = [line.split("#")[0].strip() for file in files for line in file.read_text().splitlines()]
-    return [line for line in lines if line]
+    """The lines of text files that hold more than a remark."""
+    formulas = []
+    for file in files:
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.ClickException(f"{file}: not a text file of formulas, one a line: {error}") from error
+        formulas += [line.split("#")[0].strip() for line in lines]
+    return [formula for formula in formulas if formula]
 
 
 def _table(records: list[dict[str, Any]], output: Path, most: int = 20) -> str:
