@@ -14,6 +14,7 @@ from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_s
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import LBFGS
 
+from dao_ase import checkpoint
 from dao_ase.calculator import DAOCalculator, load_potential, save_potential
 from dao_ase.checkpoint import CheckpointError
 from dao_ase.derivatives import predict_crystals
@@ -96,7 +97,6 @@ def test_weights_survive_the_disk_to_the_bit(weights):
 
 
 def test_weights_of_something_else_are_refused(tmp_path):
-    from dao_ase import checkpoint
 
     checkpoint.save(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, {"model": "denoiser"})
     with pytest.raises(CheckpointError, match="not a potential"):
@@ -120,6 +120,7 @@ def bad(atoms: Atoms, **changes) -> Atoms:
         (Atoms("Si2", positions=[[0, 0, 0], [5, 0, 0]], cell=np.eye(3) * 5, pbc=True), "atoms 0 and 1 are"),
         (Atoms("Si", pbc=True), "zero or linearly dependent"),
         (Atoms("Si", cell=[[3, 0, 0], [0, 3, 0], [3, 3, 0]], pbc=True), "zero or linearly dependent"),
+        (Atoms("Si", cell=[np.inf, 3, 3], pbc=True), "the cell .* is not made of finite numbers"),
         (Atoms("X"), "number 0"),
         (Atoms(numbers=[118]), "Og, which is outside"),
     ],
@@ -131,11 +132,50 @@ def test_what_has_no_energy_is_refused_with_the_reason(atoms, reason):
 
 
 @pytest.mark.parametrize(
-    ("settings", "reason"), [({"dtype": "float16"}, "none of float32"), ({"skin": -1.0}, "negative")]
+    ("settings", "reason"),
+    [
+        ({"dtype": "float16"}, "none of float32"),
+        ({"skin": -1.0}, "negative"),
+        ({"device": "abacus"}, "device 'abacus' is none that torch knows"),
+    ],
 )
 def test_bad_settings_are_refused(settings, reason):
     with pytest.raises(ValueError, match=reason):
         DAOCalculator(MODEL, **settings)
+    with pytest.raises(ValueError, match=reason):
+        DAOCalculator(MODEL).set(**settings)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named():
+    for make in (DAOCalculator, load_potential):
+        with pytest.raises(ValueError, match="device 'cuda' cannot be used: torch sees no GPU here"):
+            make(device="cuda")
+
+
+def test_settings_that_are_changed_count():
+    atoms = NAMED["salt"].copy()
+    atoms.calc = DAOCalculator(dtype="float32", device="cpu")
+    rough = atoms.get_potential_energy()
+    assert atoms.calc.set(dtype="float64", skin=0.8) == {"dtype": "float64", "skin": 0.8}
+    exact = atoms.get_potential_energy()
+    assert exact != rough
+    assert exact == pytest.approx(rough, abs=1e-4)
+    assert exact == DAOCalculator(dtype="float64", device="cpu").get_potential_energy(atoms)
+    with pytest.raises(ValueError, match="model cannot be set on a DAOCalculator; make another one"):
+        atoms.calc.set(model="other.safetensors")
+
+
+def test_older_weight_files_are_read(tmp_path):
+    """They say of their layers that they are not gated; gated ones can not be computed any more."""
+    model = random_potential().float()
+    for gated in (False, True):
+        header = model.header()
+        header["config"]["gated"] = gated
+        checkpoint.save(tmp_path / f"{gated}.safetensors", model.state_dict(), header)
+    assert load_potential(tmp_path / "False.safetensors").config == model.config
+    with pytest.raises(CheckpointError, match="gated additions, which DAO-P no longer has"):
+        load_potential(tmp_path / "True.safetensors")
 
 
 def test_untrained_element_is_named():

@@ -56,9 +56,14 @@ def test_machine_without_the_program_gets_one_sentence(silicon, tmp_path, monkey
     assert "DAO-P" in done.stdout and (tmp_path / "report" / "report.html").exists()
 
 
-def test_files_that_are_none_are_named(tmp_path):
-    done = run(tmp_path / "missing.cif", "-o", tmp_path / "report")
-    assert done.exit_code == 1 and "missing.cif" in done.stderr
+def test_files_that_are_none_are_named(silicon, tmp_path, monkeypatch):
+    done = run(tmp_path / "missing.cif", "Xx2", "-o", tmp_path / "report")
+    assert done.exit_code == 1 and "missing.cif: there is no such file" in done.stderr and "Xx2: " in done.stderr
+    monkeypatch.setenv("PATH", "")
+    done = run(silicon, tmp_path / "missing.cif", "Xx2", "-o", tmp_path / "report", "--json")
+    assert done.exit_code == 1 and len(json.loads(done.stdout)["rows"]) == 1
+    problems = json.loads((tmp_path / "report" / "report.json").read_text())["problems"]
+    assert "missing.cif: there is no such file" in problems[0] and "'Xx', which is not the symbol" in problems[1]
 
 
 @pytest.mark.parametrize(

@@ -58,13 +58,28 @@ def test_many_files_go_into_a_folder_and_bad_ones_are_named(folder):
     assert {path.name for path in (folder / "out").iterdir()} == {"copper.cif", "two.extxyz_0.cif", "two.extxyz_1.cif"}
     for name in ("broken.cif", "water.xyz", "missing.cif"):
         assert name in done.stderr
-    assert "not periodic" in done.stderr
+    assert "a crystal is periodic in three directions" in done.stderr and "there is no such file" in done.stderr
 
 
-def test_several_structures_do_not_fit_into_one_cif(folder):
-    done = run(folder, "relax", folder / "two.extxyz", "--fmax", "100", "-o", folder / "out.cif")
+@pytest.mark.parametrize(
+    ("option", "name", "reason"),
+    [
+        ("-o", "out.cif", "give a folder"),
+        ("-o", "out.foo", "give a folder"),
+        ("--traj", "steps.foo", "writes no .foo files"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_work(folder, option, name, reason):
+    done = run(folder, "relax", folder / "two.extxyz", "--fmax", "100", option, folder / name)
     assert done.exit_code == 1
-    assert "give a folder" in done.output
+    assert reason in done.output and "converged" not in done.output
+
+
+@pytest.mark.parametrize("command", ["relax", "energy"])
+def test_device_that_is_none_is_refused(folder, command):
+    done = run(folder, command, folder / "copper.cif", "--device", "abacus")
+    assert done.exit_code == 1 and "give 'cpu' or 'cuda'" in done.output
+    assert run(folder, command, folder / "copper.cif", "--device", "cpu").exit_code == 0
 
 
 def test_energy_of_anything(folder):

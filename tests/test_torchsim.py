@@ -50,6 +50,11 @@ def test_systems_may_come_move_and_go(model):
     assert moved[0] == moved[2] == pytest.approx(both[1].item(), abs=1e-9)
 
 
+def test_untrained_elements_are_refused(model):
+    with pytest.raises(ValueError, match="contains Po, which is outside"):
+        model(state_of(NAMED["salt"], bulk("Po", "sc", a=3.3)))
+
+
 def test_torchsim_accepts_the_model(model):
     from torch_sim.models import interface
 

@@ -29,6 +29,25 @@ def save_potential(path: str | Path, model: Potential, header: Mapping[str, Any]
     checkpoint.save(path, model.state_dict(), {**(header or {}), **model.header()})
 
 
+def usable_device(name: str | None = None) -> str:
+    """The device of this name if torch can compute there; without a name CUDA where there is any, else the processor.
+
+    >>> usable_device("cpu")
+    'cpu'
+    """
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise ValueError(f"device {name!r} is none that torch knows; give 'cpu' or 'cuda'") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device {name!r} cannot be used: torch sees no GPU here (dao-ase doctor says more); give 'cpu'"
+        )
+    return name
+
+
 def load_potential(path: str | Path | None = None, device: str = "cpu", dtype: str = "float32") -> Potential:
     """The potential in a weight file; without a path, the one installed with the package.
 
@@ -37,13 +56,14 @@ def load_potential(path: str | Path | None = None, device: str = "cpu", dtype: s
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+    device = usable_device(device)
     tensors, header = checkpoint.load(path if path is not None else checkpoint.default_weights("dao_p"), device)
     if header.get("model") != "potential":
         raise checkpoint.CheckpointError(f"{str(path)!r} holds a {header.get('model')!r}, not a potential")
-    model = Potential(PotentialConfig(**header["config"]))
     try:
+        model = Potential(PotentialConfig.from_header(header["config"]))
         model.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise checkpoint.CheckpointError(f"{str(path)!r} does not fit its own header: {error}") from error
     return model.to(device, DTYPES[dtype]).eval().requires_grad_(False)
 
@@ -80,11 +100,8 @@ class DAOCalculator(Calculator):
         steps reuse the neighbour list. ``stress_weight`` is what pymatgen passes to convert GPa; the stress here already
         has ASE's unit, so it changes nothing.
         """
-        if skin < 0:
-            raise ValueError(f"skin is {skin} Å; it must not be negative")
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
-        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        _refuse_settings(dtype, skin)
+        place = usable_device(device)
         name = model if model is None or isinstance(model, str | Path) else "custom"
         self.model = (
             load_potential(name, place, dtype)
@@ -94,12 +111,28 @@ class DAOCalculator(Calculator):
         self._list: VerletList | None = None
         self._rows: Neighbors | None = None
         self._kind: tuple[bytes, bytes] = (b"", b"")
-        super().__init__(model=None if name is None else str(name), device=device, dtype=dtype, skin=skin)
+        super().__init__()
+        self.parameters.update(model=None if name is None else str(name), device=device, dtype=dtype, skin=skin)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, **settings: Any) -> DAOCalculator:
         """The calculator on a weight file that training wrote; settings as for the class."""
         return cls(path, **settings)
+
+    def set(self, **settings: Any) -> dict[str, Any]:
+        """Changes ``device``, ``dtype`` or ``skin``, and gives what has changed; other weights are another calculator."""
+        fixed = sorted(settings.keys() - {"device", "dtype", "skin"})
+        if fixed:
+            raise ValueError(f"{', '.join(fixed)} cannot be set on a DAOCalculator; make another one")
+        wanted = {**self.parameters, **settings}
+        _refuse_settings(wanted["dtype"], wanted["skin"])
+        place = usable_device(wanted["device"])
+        changed = super().set(**settings)
+        if changed:
+            self.model.to(place, DTYPES[wanted["dtype"]])
+            self._list = self._rows = None
+            self.reset()
+        return changed
 
     @property
     def elements(self) -> list[str]:
@@ -133,7 +166,6 @@ class DAOCalculator(Calculator):
         """The neighbour list of the last call where it can serve again, whatever ASE says has changed; else a new one."""
         kind = (atoms.numbers.tobytes(), atoms.pbc.tobytes())
         if self._list is None or kind != self._kind:
-            self._refuse_untrained(atoms)
             numbers = torch.from_numpy(atoms.numbers.astype(np.int64))
             self._list = VerletList(self.model, numbers, periodic=atoms.pbc.tolist(), skin=self.parameters["skin"])
             self._numbers = numbers.to(self.model.reference.device)
@@ -151,22 +183,22 @@ class DAOCalculator(Calculator):
         volume = torch.tensor([abs(np.linalg.det(lattice))], dtype=dtype, device=device)
         return predict(self.model, self._numbers, vectors, self._rows, torch.zeros_like(self._numbers), volume)
 
-    def _refuse_untrained(self, atoms: Atoms) -> None:
-        unknown = sorted({int(z) for z in atoms.numbers} - set(self.model.elements))
-        if unknown:
-            names = ", ".join(SYMBOLS[z] if 0 < z < len(SYMBOLS) else f"number {z}" for z in unknown)
-            raise ValueError(
-                f"{atoms.get_chemical_formula()!r} contains {names}, which is outside the {len(self.elements)} trained "
-                "elements; see DAOCalculator().elements"
-            )
+
+def _refuse_settings(dtype: str, skin: float) -> None:
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+    if skin < 0:
+        raise ValueError(f"skin is {skin} Å; it must not be negative")
 
 
 def _refuse_undefined(atoms: Atoms) -> None:
     if len(atoms) == 0:
         raise ValueError("the Atoms object holds no atoms; an energy needs at least one")
-    if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
+    if not np.isfinite(atoms.cell.array).all():
+        raise ValueError(f"the cell {atoms.cell.array.tolist()} is not made of finite numbers; mend it first")
+    if not np.isfinite(atoms.positions).all():
         wrong = np.flatnonzero(~np.isfinite(atoms.positions).all(1)).tolist()
-        raise ValueError(f"positions of atoms {wrong} or the cell are not finite numbers; mend them first")
+        raise ValueError(f"the positions of atoms {wrong} are not finite numbers; mend them first")
 
 
 def _refuse_flat_cell(atoms: Atoms) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from itertools import combinations_with_replacement
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dao_ase.layers import FeedForward, GatedAddition
+from dao_ase.layers import FeedForward
 from dao_ase.neighbors import Neighbors
 
 FEW_SLOTS = 2048
@@ -217,19 +216,17 @@ class NeighborAttention(nn.Module):
 class NeighborBlock(nn.Module):
     """One layer of Crysformer: pre-LayerNorm attention over neighbours, then feed-forward.
 
-    Both are joined by the paper's gated addition, or (``gated=False``) simply added. The gates saturate here: those of the
-    first trained weights had shut the last feed-forward out for good.
+    Both are simply added. The paper's gated additions saturate here: those of the first trained weights had shut the last
+    feed-forward out for good.
     """
 
-    def __init__(self, width: int, attention: NeighborAttention, gated: bool) -> None:
+    def __init__(self, width: int, attention: NeighborAttention) -> None:
         super().__init__()
         self.attention, self.feed_forward = attention, FeedForward(width)
         self.attention_norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.join_attention: Callable[[Tensor, Tensor], Tensor] = GatedAddition(width) if gated else torch.add
-        self.join_feed_forward: Callable[[Tensor, Tensor], Tensor] = GatedAddition(width) if gated else torch.add
 
     def forward(
         self, atoms: Float[Tensor, "atoms width"], pairs: PairFeatures, neighbors: Neighbors
     ) -> Float[Tensor, "atoms width"]:
-        atoms = self.join_attention(atoms, self.attention(self.attention_norm(atoms), pairs, neighbors))
-        return self.join_feed_forward(atoms, self.feed_forward(self.feed_forward_norm(atoms)))
+        atoms = atoms + self.attention(self.attention_norm(atoms), pairs, neighbors)
+        return atoms + self.feed_forward(self.feed_forward_norm(atoms))

@@ -12,6 +12,7 @@ The energy depends on the geometry through the vectors r_ij alone; derivatives.p
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dao_ase.composition import SYMBOLS
 from dao_ase.neighbor_attention import (
     DirectionMoments,
     NeighborAttention,
@@ -50,7 +52,13 @@ class PotentialConfig:
     cutoff_min: float = 4.5
     cutoff_offset: float = 2.5
     cutoff_scale: float = 0.8
-    gated: bool = False  # the paper's gated additions; False: plain residuals
+
+    @classmethod
+    def from_header(cls, sizes: Mapping[str, Any]) -> PotentialConfig:
+        """What a weight file says; older files say besides that they are not ``gated``."""
+        if sizes.get("gated", False):
+            raise ValueError("its layers are joined by gated additions, which DAO-P no longer has; train it anew")
+        return cls(**{name: size for name, size in sizes.items() if name != "gated"})
 
 
 class _Shell(NamedTuple):
@@ -76,9 +84,7 @@ class Potential(nn.Module):
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, c.width)
         self.density = NeighborDensity(c.width, c.value_width, c.radial, moments)
         self.blocks = nn.ModuleList(
-            NeighborBlock(
-                c.width, NeighborAttention(c.width, c.heads, c.key_width, c.value_width, c.radial, moments), c.gated
-            )
+            NeighborBlock(c.width, NeighborAttention(c.width, c.heads, c.key_width, c.value_width, c.radial, moments))
             for _ in range(c.layers)
         )
         self.head = nn.Sequential(
@@ -93,6 +99,16 @@ class Potential(nn.Module):
     def elements(self) -> list[int]:
         """The atomic numbers that the model was trained on."""
         return torch.nonzero(self.trained).flatten().tolist()
+
+    def refuse_untrained(self, atomic_numbers: Iterable[int]) -> None:
+        """An error that names the elements among these atoms that the model was not trained on."""
+        unknown = sorted(set(map(int, atomic_numbers)) - set(self.elements))
+        if unknown:
+            names = ", ".join(SYMBOLS[z] if 0 < z < len(SYMBOLS) else f"number {z}" for z in unknown)
+            raise ValueError(
+                f"the crystal contains {names}, which is outside the {len(self.elements)} trained elements; see "
+                "DAOCalculator().elements"
+            )
 
     def header(self) -> dict[str, Any]:
         """What a weight file must say for the model to be built again."""

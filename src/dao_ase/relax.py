@@ -14,7 +14,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from dao_ase.composition import SYMBOLS
 from dao_ase.crystals import Crystals
 from dao_ase.potential import Potential
 from dao_ase.rows import Rows
@@ -147,7 +146,7 @@ class _Path:
         self.numbers = crystal.atomic_numbers
         self.lattice = crystal.lattice[0].double().numpy().copy()
         self.positions = crystal.frac_coords.double().numpy() @ self.lattice
-        self._refuse_impossible(model)
+        self._refuse_impossible()
         self.verlet = VerletList(model, self.numbers, skin=SKIN)
         self.verlet.update(self.positions, self.lattice)
         self.symmetry = None
@@ -161,7 +160,7 @@ class _Path:
         self.best: Frame | None = None
         self.trajectory: list[Frame] = []
 
-    def _refuse_impossible(self, model: Potential) -> None:
+    def _refuse_impossible(self) -> None:
         if not len(self.numbers):
             raise ValueError("the crystal has no atoms")
         if not np.isfinite(self.positions).all() or not np.isfinite(self.lattice).all():
@@ -169,12 +168,6 @@ class _Path:
         if abs(np.linalg.det(self.lattice)) < 1e-3:
             raise ValueError(
                 f"the cell has a volume of {abs(np.linalg.det(self.lattice)):.2g} Å³; it must be three-dimensional"
-            )
-        unknown = sorted(set(self.numbers.tolist()) - set(model.elements))
-        if unknown:
-            names = ", ".join(SYMBOLS[z] if 0 < z < len(SYMBOLS) else f"number {z}" for z in unknown)
-            raise ValueError(
-                f"{names} is outside the {len(model.elements)} trained elements; see DAOCalculator().elements"
             )
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dao_ase.calculator import DTYPES, load_potential
+from dao_ase.calculator import DTYPES, load_potential, usable_device
 from dao_ase.derivatives import predict
 from dao_ase.neighbors import Neighbors, join
 from dao_ase.potential import Potential
@@ -41,7 +41,7 @@ class DAOModel(ModelInterface):
         skin: float = 0.5,
     ) -> None:
         super().__init__()
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._device = torch.device(usable_device(None if device is None else str(device)))
         self._dtype = torch.float64
         self._compute_stress = self._compute_forces = True
         if isinstance(model, Potential):

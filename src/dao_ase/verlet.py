@@ -38,6 +38,7 @@ class VerletList:
         skin: float = 0.5,
         backend: str = "vesin",
     ) -> None:
+        model.refuse_untrained(atomic_numbers.tolist())
         self.model, self.atomic_numbers, self.backend = model, atomic_numbers, backend
         self.periodic, self.skin = periodic, skin
         self.cutoff = model.max_cutoff(atomic_numbers)

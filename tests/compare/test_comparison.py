@@ -86,6 +86,13 @@ def test_without_the_program_the_rest_is_reported(folder, monkeypatch):
     assert len(report["problems"]) == 1 and "pw.x is not on the PATH; install it" in report["problems"][0]
     assert "forces" in report["rows"][0]["methods"]["DAO-P"]
     assert "not on the PATH" in (folder / "report" / "report.html").read_text()
+    report = compare_all([SILICON, Crystal("other", bulk("Si", a=5.5))], settings(folder, "scf"), left_out=["x: none"])
+    assert [one.partition(": ")[0] for one in report["problems"]] == ["x", "silicon, pw.x; other, pw.x"]
+
+
+def test_untrained_element_has_no_energy(folder):
+    report = compare_all([Crystal("polonium", bulk("Po", "sc", a=3.3))], settings(folder, "scf"))
+    assert "Po, which is outside" in report["rows"][0]["methods"]["DAO-P"]["problem"]
 
 
 def test_walltime_begins_nothing_more_and_continues(folder):

@@ -81,3 +81,5 @@ def test_supercells_are_large_enough():
             phonons(MAGNESIUM, MODEL, **settings)
     with pytest.raises(ValueError, match="2 crystals"):
         phonons(Crystals.concatenate([MAGNESIUM, MAGNESIUM]), MODEL)
+    with pytest.raises(ValueError, match="contains Og, which is outside"):
+        phonons(MAGNESIUM.replace(atomic_numbers=torch.tensor([118, 118])), MODEL)

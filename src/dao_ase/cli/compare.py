@@ -63,18 +63,16 @@ def compare(inputs: tuple[str, ...], as_json: bool, output: Path, known: str | N
     try:
         settings = _settings(output, options)
         crystals, structures, problems = _crystals(inputs, options, known)
-        for problem in problems:
-            click.echo(problem, err=True)
         if not crystals:
-            raise click.exceptions.Exit(1)
-        report = compare_all(crystals, settings, structures)
+            raise click.ClickException("\n".join(problems))
+        report = compare_all(crystals, settings, structures, problems)
     except (ValueError, TypeError, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps(report, indent=1) if as_json else _text(report))
     click.echo(f"report: {output / 'report.html'}", err=True)
     for problem in report["problems"]:
         click.echo(problem, err=True)
-    if problems or report["problems"]:
+    if report["problems"]:
         raise click.exceptions.Exit(1)
 
 
@@ -118,7 +116,8 @@ def _crystals(
     files = [Path(one) for one in inputs if Path(one).suffix or Path(one).exists()]
     found, problems = read_structures(files)
     taken, _, no_crystals = as_crystals(found)
-    formulas = [one for one in inputs if Path(one) not in files]
+    formulas, impossible = _possible([one for one in inputs if Path(one) not in files], options["max_atoms"])
+    problems += no_crystals + impossible
     if options["task"] == "search":
         pairs = [(one.atoms.get_chemical_formula(), structure_from_atoms(one.atoms)) for one in taken]
         crystals = [Crystal(formula, one.atoms) for (formula, _), one in zip(pairs, taken, strict=True)]
@@ -127,9 +126,27 @@ def _crystals(
             crystals.append(Crystal(formula, _nothing()))
             if known is not None:
                 structures[formula] = _read(known)
-        return crystals, structures, problems + no_crystals
+        return crystals, structures, problems
     crystals = [Crystal(Path(one.name).name, one.atoms) for one in taken]
-    return crystals + [_best(formula, options) for formula in formulas], {}, problems + no_crystals
+    return crystals + [_best(formula, options) for formula in formulas], {}, problems
+
+
+def _possible(formulas: Sequence[str], max_atoms: int | None) -> tuple[list[str], list[str]]:
+    """The formulas that DAO-G can make structures of; and which it can not, with the reason."""
+    from dao_ase.generator import DAOGenerator
+
+    possible: list[str] = []
+    problems: list[str] = []
+    if not formulas:
+        return possible, problems
+    generator = DAOGenerator()
+    for formula in formulas:
+        try:
+            generator.cells(formula, 1, max_atoms=max_atoms)
+            possible.append(formula)
+        except (ValueError, TypeError) as error:
+            problems.append(f"{formula}: {error}")
+    return possible, problems
 
 
 def _best(formula: str, options: Mapping[str, Any]) -> Crystal:

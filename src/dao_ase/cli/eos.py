@@ -35,15 +35,16 @@ if TYPE_CHECKING:
 @click.option("--steps", type=int, default=500, show_default=True, help="At most so many steps a relaxation.")
 @click.option("--index", type=int, help="Which structure of a file that holds several.")
 @click.option("--model", type=click.Path(path_type=Path), help="Weight file. Default: the installed model.")
+@click.option("--device", help="cpu or cuda. Default: cuda where there is one.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float64", show_default=True)
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder. Default: NAME_eos.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def eos(
     file: Path, span: float, points: int, form: str, move: str, relax: bool, fmax: float, steps: int,
-    index: int | None, model: Path | None, dtype: str, output: Path | None, as_json: bool,
+    index: int | None, model: Path | None, device: str | None, dtype: str, output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Fit an equation of state to the crystal in FILE; writes eos.json, eos.csv and eos.png."""
-    from dao_ase.calculator import load_potential
+    from dao_ase.calculator import load_potential, usable_device
     from dao_ase.cli.inputs import read_crystal, results_folder
     from dao_ase.simulate.equation_of_state import equation_of_state
     from dao_ase.simulate.plots import draw_equation_of_state
@@ -52,7 +53,7 @@ def eos(
     one, crystal = read_crystal(file, index)
     try:
         fit = equation_of_state(
-            crystal, load_potential(model, dtype=dtype), span=span / 100, points=points, relax_first=relax,
+            crystal, load_potential(model, usable_device(device), dtype), span=span / 100, points=points, relax_first=relax,
             relax_points={"shape": "volume", "atoms": "none", "nothing": "fixed"}[move], form=form, fmax=fmax, steps=steps,
         )  # fmt: skip
     except (ValueError, RuntimeError) as error:

@@ -39,6 +39,9 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 frames = list(read(path, index=":"))
+        except FileNotFoundError:
+            problems.append(f"{path}: there is no such file")
+            continue
         except Exception as error:  # ASE's readers raise whatever their format's parser raises
             problems.append(f"{path}: not a structure file that ASE reads: {error or type(error).__name__}")
             continue
@@ -105,7 +108,7 @@ def as_crystals(inputs: Iterable[Input]) -> tuple[list[Input], list[Crystals], l
             crystals.append(from_atoms([one.atoms]))
             taken.append(one)
         except ValueError as error:
-            problems.append(f"{one.name}: not periodic in three directions, or no crystal: {error}")
+            problems.append(f"{one.name}: no crystal: {error}")
     return taken, crystals, problems
 
 
@@ -115,11 +118,7 @@ def write_structures(output: Path, structures: Sequence[Atoms], names: Sequence[
         return [_write(output, structures)]
     if output.suffix in MANY_FRAMES:
         return [_write(output, structures)]
-    if output.suffix and not output.is_dir():
-        raise click.ClickException(
-            f"{output}: {len(structures)} structures do not fit into one {output.suffix} file; "
-            f"give a folder, or one of {', '.join(MANY_FRAMES)}"
-        )
+    refuse_unwritable(output, len(structures))
     output.mkdir(parents=True, exist_ok=True)
     stems = [Path(name.replace("#", "_")).name.removesuffix(".cif") for name in names]
     taken: dict[str, int] = {}
@@ -129,6 +128,25 @@ def write_structures(output: Path, structures: Sequence[Atoms], names: Sequence[
         unique = stem if taken[stem] == 1 else f"{stem}_{taken[stem]}"
         written.append(_write(output / f"{unique}.cif", [atoms]))
     return written
+
+
+def refuse_unwritable(path: Path | None, count: int = 1) -> None:
+    """An error, before any work is done, for a file that cannot hold so many structures; a folder always can."""
+    from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
+
+    if path is None or path.is_dir() or not path.suffix:
+        return
+    if count > 1 and path.suffix not in MANY_FRAMES:
+        raise click.ClickException(
+            f"{path}: {count} structures do not fit into one {path.suffix} file; "
+            f"give a folder, or one of {', '.join(MANY_FRAMES)}"
+        )
+    try:
+        writable = get_ioformat(filetype(str(path), read=False)).can_write
+    except UnknownFileTypeError:
+        writable = False
+    if not writable:
+        raise click.ClickException(f"{path}: ASE writes no {path.suffix} files; take .cif, .traj or .extxyz")
 
 
 def _write(path: Path, structures: Sequence[Atoms]) -> Path:

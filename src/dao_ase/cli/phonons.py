@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 @click.option("--steps", type=int, default=1000, show_default=True, help="At most so many steps.")
 @click.option("--index", type=int, help="Which structure of a file that holds several.")
 @click.option("--model", type=click.Path(path_type=Path), help="Weight file. Default: the installed model.")
+@click.option("--device", help="cpu or cuda. Default: cuda where there is one.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float64", show_default=True)
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder. Default: NAME_phonons.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def phonons(
     file: Path, supercell: tuple[int, int, int] | None, min_length: float, displacement: float, mesh: float,
-    relax: bool, fmax: float, steps: int, index: int | None, model: Path | None, dtype: str,
-    output: Path | None, as_json: bool,
+    relax: bool, fmax: float, steps: int, index: int | None, model: Path | None, device: str | None,
+    dtype: str, output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Compute the phonons of the crystal in FILE: bands, density of states, heat capacity (needs phonopy).
 
@@ -39,7 +40,7 @@ def phonons(
     """
     from tqdm import tqdm
 
-    from dao_ase.calculator import load_potential
+    from dao_ase.calculator import load_potential, usable_device
     from dao_ase.cli.inputs import read_crystal, results_folder
     from dao_ase.simulate import phonons as simulation
     from dao_ase.simulate.plots import draw_phonons
@@ -47,7 +48,7 @@ def phonons(
 
     one, crystal = read_crystal(file, index)
     try:
-        potential = load_potential(model, dtype=dtype)
+        potential = load_potential(model, usable_device(device), dtype)
         if relax:
             crystal = _relaxed(crystal, potential, fmax, steps)
         with tqdm(desc="forces", unit="supercell", disable=None) as bar:

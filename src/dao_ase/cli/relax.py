@@ -29,23 +29,25 @@ if TYPE_CHECKING:
 )
 @click.option("--keep-symmetry", is_flag=True, help="Keep the space group of the input.")
 @click.option("--model", type=click.Path(path_type=Path), help="Weight file. Default: the installed model.")
+@click.option("--device", help="cpu or cuda. Default: cuda where there is one.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File for the relaxed structures, or a folder.")
 @click.option("--traj", type=click.Path(dir_okay=False, path_type=Path), help="File for every step (any ASE format).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def relax(
     files: tuple[Path, ...], fmax: float, steps: int, pressure: float, cell: str, keep_symmetry: bool,
-    model: Path | None, dtype: str, output: Path | None, traj: Path | None, as_json: bool,
+    model: Path | None, device: str | None, dtype: str, output: Path | None, traj: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Relax the crystals in FILES (CIF, POSCAR, anything ASE reads) together, and report what changed.
 
     The exit code is 1 when a crystal did not converge or could not be read.
     """
     from dao_ase import relax as relaxation
-    from dao_ase.calculator import load_potential
-    from dao_ase.cli.inputs import as_crystals, read_structures, write_structures
+    from dao_ase.calculator import load_potential, usable_device
+    from dao_ase.cli.inputs import as_crystals, read_structures, refuse_unwritable, write_structures
     from dao_ase.crystals import Crystals
 
+    refuse_unwritable(traj)
     found, problems = read_structures(files)
     inputs, crystals, no_crystals = as_crystals(found)
     problems += no_crystals
@@ -53,9 +55,10 @@ def relax(
         click.echo(problem, err=True)
     if not inputs:
         raise click.exceptions.Exit(1)
+    refuse_unwritable(output, len(inputs))
     try:
         results = relaxation.relax(
-            Crystals.concatenate(crystals), load_potential(model, dtype=dtype), fmax=fmax, steps=steps,
+            Crystals.concatenate(crystals), load_potential(model, usable_device(device), dtype), fmax=fmax, steps=steps,
             pressure=pressure, cell=cell, keep_symmetry=keep_symmetry, record=traj is not None,  # type: ignore[arg-type]
             on_done=lambda index, result: click.echo(f"{inputs[index].name}: {result.reason}", err=True),
         )  # fmt: skip

@@ -56,10 +56,14 @@ class Settings:
 
 
 def compare_all(
-    crystals: Sequence[Crystal], settings: Settings, known: Mapping[str, Structure] | None = None
+    crystals: Sequence[Crystal],
+    settings: Settings,
+    known: Mapping[str, Structure] | None = None,
+    left_out: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Compares every crystal, or searches for every composition (with the structure ``known`` for it), and writes
-    ``report.json`` and ``report.html`` into the folder, anew after each crystal.
+    ``report.json`` and ``report.html`` into the folder, anew after each crystal. ``left_out`` says what is missing from the
+    beginning, and why.
     """
     import torch
 
@@ -67,13 +71,13 @@ def compare_all(
     pw = _espresso(settings)
     methods: list[Method] = [pw, DaoPotential(settings.fmax), *(peer(name, settings.fmax) for name in settings.peers)]
     rows: list[Row] = []
-    report = _report(rows, settings, pw)
+    report = _report(rows, settings, pw, left_out)
     for crystal in crystals:
         if settings.task == "search":
             rows.append(search(crystal.name, (known or {}).get(crystal.name), pw, settings.search))
         else:
             rows.append(compare(crystal, settings.task, methods))
-        report = _report(rows, settings, pw)
+        report = _report(rows, settings, pw, left_out)
         write(report, settings.folder)
     return report
 
@@ -98,7 +102,7 @@ def _espresso(settings: Settings) -> Espresso:
     )
 
 
-def _report(rows: Sequence[Row], settings: Settings, pw: Espresso) -> dict[str, Any]:
+def _report(rows: Sequence[Row], settings: Settings, pw: Espresso, left_out: Sequence[str]) -> dict[str, Any]:
     names = ", ".join(row["name"] for row in rows)
     return {
         "title": f"dao-ase compare: {settings.task}",
@@ -106,7 +110,7 @@ def _report(rows: Sequence[Row], settings: Settings, pw: Espresso) -> dict[str, 
         + ("s" if settings.machine.cores > 1 else ""),
         "rows": list(rows),
         "polymorphs": polymorphs([row for row in rows if row["task"] != "search"]),
-        "problems": list(dict.fromkeys(problem for row in rows for problem in _problems(row))),
+        "problems": [*left_out, *_problems(rows)],
         "settings": {
             "task": settings.task, "preset": settings.preset, "k-spacing (1/Å)": pw.preset.kspacing,
             "smearing": f"{pw.preset.smearing}, {pw.preset.degauss} Ry", "spin": pw.preset.spin,
@@ -129,15 +133,18 @@ def _report(rows: Sequence[Row], settings: Settings, pw: Espresso) -> dict[str, 
     }  # fmt: skip
 
 
-def _problems(row: Row) -> list[str]:
-    """What went wrong; a relaxation that did not end has a result and a problem."""
-    found = list(row.get("problems", []))
-    for name, one in row.get("methods", {}).items():
-        if "problem" in one:
-            found.append(f"{row['name']}, {name}: {one['problem']}")
-        elif one.get("converged") is False:
-            found.append(f"{row['name']}, {name}: {one['notes']['end']}")
-    return found
+def _problems(rows: Sequence[Row]) -> list[str]:
+    """What went wrong, each thing once, behind all that it befell; a relaxation that did not end is a problem, too."""
+    befell: dict[str, list[str]] = {}
+    for row in rows:
+        for problem in row.get("problems", []):
+            befell.setdefault(problem, [])
+        for name, one in row.get("methods", {}).items():
+            if "problem" in one:
+                befell.setdefault(one["problem"], []).append(f"{row['name']}, {name}")
+            elif one.get("converged") is False:
+                befell.setdefault(one["notes"]["end"], []).append(f"{row['name']}, {name}")
+    return [f"{'; '.join(where)}: {problem}" if where else problem for problem, where in befell.items()]
 
 
 def _versions(settings: Settings, pw: Espresso) -> dict[str, str]:

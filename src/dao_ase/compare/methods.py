@@ -6,8 +6,10 @@ Times are wall and processor seconds; pw.x's are its own clocks, all ranks toget
 from __future__ import annotations
 
 import importlib
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -95,6 +97,7 @@ class DaoPotential:
         """Energy, forces and stress, timed by repetition."""
         from dao_ase.derivatives import predict_crystals
 
+        self.model.refuse_untrained(atoms.numbers.tolist())
         crystal = from_atoms([atoms])
         found, times = timed(lambda: predict_crystals(self.model, crystal))
         return Evaluation(
@@ -275,7 +278,8 @@ def peer(name: str, fmax: float) -> AsePotential:
     else:
         raise ValueError(f"--with {name}: give one of {', '.join(PEERS)}, or module:Class of an ASE calculator")
     try:
-        return AsePotential(name, make, fmax)
+        with redirect_stdout(sys.stderr):  # CHGNet says hello, which is no part of a report
+            return AsePotential(name, make, fmax)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"--with {name}: {error}; {remedy}") from error
 

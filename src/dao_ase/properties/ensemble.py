@@ -97,9 +97,8 @@ class PropertyModel:
         elements = tensors["elements"].numpy()
         places = ["trunk"] if header["trunk"]["shared"] else [f"fold{k}.trunk" for k in range(header["folds"])]
         try:
-            trunks = [
-                _restored(Potential(PotentialConfig(**header["trunk"]["config"])), tensors, place) for place in places
-            ]
+            sizes = PotentialConfig.from_header(header["trunk"]["config"])
+            trunks = [_restored(Potential(sizes), tensors, place) for place in places]
             features = len(tensors["fold0.head.mean"])
             heads = []
             for fold in range(header["folds"]):
@@ -108,7 +107,7 @@ class PropertyModel:
                     constants = features - num_features(trunks[0], 0)
                     head.add_kernel(tensors["reference"].float(), constants)
                 heads.append(_restored(head, tensors, f"fold{fold}.head"))
-        except (RuntimeError, KeyError, TypeError) as error:
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise checkpoint.CheckpointError(f"{str(path)!r} does not fit its own header: {error}") from error
         return cls(Target(**header["target"]), elements, trunks, heads, header)
 

@@ -125,7 +125,8 @@ def _fit(results: list[Relaxation], form: str, *, fixed: bool) -> EquationOfStat
         if one.final is None or not (one.converged or fixed)
     )
     if len(good) < MIN_POINTS:
-        raise ValueError(f"only {len(good)} of {len(results)} volumes have an energy: {'; '.join(left_out)}")
+        reasons = dict.fromkeys(one.reason for one in results if not one.converged)
+        raise ValueError(f"only {len(good)} of {len(results)} volumes have an energy: {'; '.join(reasons)}")
     volumes, energies = np.array([one.volume for one in good]), np.array([one.energy for one in good])
     lowest = int(energies.argmin())
     if lowest in (0, len(good) - 1):

@@ -108,6 +108,7 @@ def phonons(
         raise ValueError(f"{len(crystal)} crystals; phonons are computed of one at a time")
     if not displacement > 0:
         raise ValueError(f"the displacement is {displacement} Å; it must be positive")
+    model.refuse_untrained(crystal.atomic_numbers.tolist())
     repeats = tuple(supercell) if supercell is not None else enough_repeats(crystal, min_length)
     if len(repeats) != 3 or min(repeats) < 1:
         raise ValueError(f"the supercell {list(repeats)} is not three positive whole numbers")
