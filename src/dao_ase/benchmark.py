@@ -69,7 +69,8 @@ def run_benchmark(
     reference = references(file, limit, seed, known)
     settings = {
         "file": file.name, "references": len(reference), "samples": samples, "seed": seed,
-        "sampler": asdict(generator.settings), "model": generator.name, "weights": generator.fingerprint,
+        "sampler": asdict(generator.settings), "tries": generator.tries, "guidance": guidance,
+        "model": generator.name, "weights": generator.fingerprint,
     }  # fmt: skip
     if seen:
         settings["unseen by"] = seen.name

@@ -13,8 +13,10 @@ from dao_ase.checkpoint import default_weights
 from dao_ase.composition import Composition
 from dao_ase.convert import to_structures
 from dao_ase.denoiser import Denoiser, DenoiserConfig
+from dao_ase.gates import refusal
 from dao_ase.guidance import Guidance, GuidanceSettings
 from dao_ase.processes import PROCESSES
+from dao_ase.rank import ranked_groups
 from dao_ase.sampler import SamplerSettings, batches_by_size, sample
 from dao_ase.stability import load_stability
 
@@ -25,20 +27,29 @@ LARGER = "dao_g_52"
 """Installed weights for the cells that are too large for the default ones."""
 
 
+TRY_STRIDE = 2_000_000_011
+"""Distance between the noise seeds of two tries at one structure."""
+
+
 class CellSampler:
-    """A weight file of DAO-G and the settings of its sampler; see `dao_ase.generator.DAOGenerator` for what they mean."""
+    """A weight file of DAO-G and the settings of its sampler; see `dao_ase.generator.DAOGenerator` for what they mean.
+
+    ``changes`` are fields of `dao_ase.sampler.SamplerSettings` that replace what the weight file says; None changes nothing.
+    """
 
     def __init__(
         self,
         weights: str | None = None,
         *,
         device: str = "cpu",
-        steps: int | None = None,
-        anti_annealing: float | None = None,
+        tries: int | None = None,
         stability: str | None = None,
+        **changes: float | None,
     ) -> None:
-        self.weights, self.device, self.steps, self.anti_annealing = weights, device, steps, anti_annealing
-        self.stability = stability
+        if tries is not None and tries < 1:
+            raise ValueError(f"tries is {tries}; a structure needs at least 1")
+        self.weights, self.device, self.stability = weights, device, stability
+        self._asked: dict[str, Any] = {"tries": tries, **changes}
         path = weights or default_weights("dao_g")
         tensors, self._header = checkpoint.load(path, device)
         if self._header.get("model") != "denoiser":
@@ -47,11 +58,9 @@ class CellSampler:
         self._denoiser.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         self._denoiser.to(device).eval()
         self._process = PROCESSES[self._header["process"]]()
-        changes: dict[str, Any] = {"steps": steps, "anti_annealing": anti_annealing}
-        self.settings = replace(
-            SamplerSettings(**self._header.get("sampler", {})),
-            **{name: value for name, value in changes.items() if value is not None},
-        )
+        self.tries = int(tries or self._header.get("tries", 1))
+        known: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+        self.settings = replace(SamplerSettings(**self._header.get("sampler", {})), **known)
         self._guide: Guidance | None = None
 
     @property
@@ -68,10 +77,7 @@ class CellSampler:
     @cached_property
     def larger(self) -> CellSampler:
         """The installed model for cells that are larger than those of the default one."""
-        return CellSampler(
-            str(default_weights(LARGER)), device=self.device, steps=self.steps, anti_annealing=self.anti_annealing,
-            stability=self.stability,
-        )  # fmt: skip
+        return CellSampler(str(default_weights(LARGER)), device=self.device, stability=self.stability, **self._asked)
 
     @property
     def fingerprint(self) -> str:
@@ -109,24 +115,41 @@ class CellSampler:
     def sample_cells(
         self, cells: Sequence[Composition], seeds: Sequence[int], guidance: float = 0.0
     ) -> list[Structure]:
-        """One structure for the content of each cell, from the seed of the same place; nothing is refused."""
-        guide = self.guide(guidance)
-        made: list[Structure | None] = [None] * len(cells)
+        """One structure for the content of each cell, from the seed of the same place.
+
+        Of several ``tries`` the one is taken that DAO-P gives the lowest energy, without relaxation; one that the geometry
+        gates would refuse comes only where there is no other.
+        """
         own = [i for i, cell in enumerate(cells) if self.weights or cell.num_atoms <= self._header["max_atoms"]]
+        made: list[Structure | None] = [None] * len(cells)
         if rest := sorted(set(range(len(cells))) - set(own)):
             others = self.larger.sample_cells([cells[i] for i in rest], [seeds[i] for i in rest], guidance)
             for index, structure in zip(rest, others, strict=True):
                 made[index] = structure
-        for batch in batches_by_size([cells[index].num_atoms for index in own]):
-            indices = [own[place] for place in batch]
+        drawn = self._tries([cells[i] for i in own], [seeds[i] for i in own], guidance)
+        for index, tries in zip(own, drawn, strict=True):
+            chosen = next((one for one in tries if refusal(one) is None), tries[0])
+            chosen.properties.update(formula_units=cells[index].formula_units, seed=seeds[index], model=self.name)
+            made[index] = chosen
+        return [structure for structure in made if structure is not None]
+
+    def _tries(self, cells: Sequence[Composition], seeds: Sequence[int], guidance: float) -> list[list[Structure]]:
+        """For each cell its tries, those of lowest energy first."""
+        repeated = [cell for cell in cells for _ in range(self.tries)]
+        attempts = [seed + TRY_STRIDE * attempt for seed in seeds for attempt in range(self.tries)]
+        drawn = self._draw(repeated, attempts, guidance)
+        groups = [drawn[place : place + self.tries] for place in range(0, len(drawn), self.tries)]
+        return ranked_groups(groups, "energy" if self.tries > 1 else False)
+
+    def _draw(self, cells: Sequence[Composition], seeds: Sequence[int], guidance: float) -> list[Structure]:
+        """One structure for each cell and seed, by this network; nothing is refused."""
+        guide = self.guide(guidance)
+        made: dict[int, Structure] = {}
+        for indices in batches_by_size([cell.num_atoms for cell in cells]):
             numbers = [cells[index].atomic_numbers for index in indices]
             crystals = sample(
                 self._denoiser, self._process, numbers, [seeds[index] for index in indices], self.settings,
                 guidance=guide,
             )  # fmt: skip
-            for index, structure in zip(indices, to_structures(crystals), strict=True):
-                structure.properties.update(
-                    formula_units=cells[index].formula_units, seed=seeds[index], model=self.name
-                )
-                made[index] = structure
-        return [structure for structure in made if structure is not None]
+            made.update(zip(indices, to_structures(crystals), strict=True))
+        return [made[index] for index in range(len(cells))]

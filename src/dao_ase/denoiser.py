@@ -36,6 +36,7 @@ class DenoiserConfig:
     radial: int = 16  # Gaussians in the distance to the periodic images; 0: none
     radial_cutoff: float = 8.0  # Å
     block: str = "adaptive"  # "adaptive": AdaLN-zero; "gated": the paper's gated addition
+    kinds: int = 0  # kinds of crystals that the network is told apart; 0: it is told nothing
 
 
 PRESETS = {
@@ -124,6 +125,9 @@ class Denoiser(nn.Module):
         self.species = nn.Embedding(NUM_SPECIES, width)
         self.time = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
         self.cell = nn.Sequential(nn.Linear(7, width), nn.SiLU(), nn.Linear(width, width))
+        if config.kinds:
+            self.kind = nn.Embedding(config.kinds, width)
+            nn.init.zeros_(self.kind.weight)
         self.pair_features = PairFeatures(config)
         block = {"adaptive": AdaptiveBlock, "gated": GatedBlock}[config.block]
         self.blocks = nn.ModuleList(block(width, config.heads, self.pair_features.width) for _ in range(config.layers))
@@ -171,13 +175,15 @@ class Denoiser(nn.Module):
         lattice: Float[Tensor, "crystals 3 3"],
         time: Float[Tensor, "crystals"],
         mask: Bool[Tensor, "crystals atoms"] | None = None,
+        kind: Int[Tensor, "crystals"] | None = None,
     ) -> tuple[Float[Tensor, "crystals atoms 3"], Float[Tensor, "crystals 6"]]:
         """One vector for each atom (mean zero over the crystal) and six numbers for the cell.
 
         ``code`` is the standardised lattice, ``lattice`` the matrix that it decodes to (Å). ``mask`` marks the real atoms of
-        a padded batch; None means that all are real.
+        a padded batch; None means that all are real. ``kind`` is the kind of crystal that is asked for, 0 where nothing is said;
+        a network that was trained without kinds takes no notice of it.
         """
-        atoms, weight = self.trunk(atomic_numbers, frac_coords, code, lattice, time, mask)
+        atoms, weight = self.trunk(atomic_numbers, frac_coords, code, lattice, time, mask, kind)
         return self.read_out(atoms, weight, code.dtype)
 
     def trunk(
@@ -188,6 +194,7 @@ class Denoiser(nn.Module):
         lattice: Float[Tensor, "crystals 3 3"],
         time: Float[Tensor, "crystals"],
         mask: Bool[Tensor, "crystals atoms"] | None = None,
+        kind: Int[Tensor, "crystals"] | None = None,
     ) -> tuple[Float[Tensor, "crystals atoms width"], Float[Tensor, "crystals atoms 1"]]:
         """The last states of the atoms, and the weight of each in a mean over its crystal (zero on the padding)."""
         if mask is None:
@@ -197,6 +204,8 @@ class Denoiser(nn.Module):
             count = mask.sum(1, keepdim=True).to(code.dtype)
             weight = mask.unsqueeze(-1) / count.unsqueeze(-1)
         condition = self.time(sinusoid(time, 256)) + self.cell(torch.cat([code, count.log() - 2], -1))
+        if self.config.kinds:
+            condition = condition + self.kind(torch.zeros_like(count[:, 0], dtype=torch.long) if kind is None else kind)
         atoms = self.species(atomic_numbers)
         if self.config.block == "gated":
             atoms = atoms + condition.unsqueeze(1)

@@ -61,9 +61,10 @@ class DAOGenerator(CellSampler, MSONable):
     ('...', -...)
 
     ``weights`` is a weight file; by default those installed with the package, one model for cells up to 20 atoms and another
-    for larger ones. ``steps`` is the number of network evaluations for a sample, ``anti_annealing`` the speed-up of the last
-    steps (defaults: what validation found best). ``stability`` is the weight file of the model that guides, by default
-    the installed one.
+    for larger ones. Each structure is the best of ``tries``, the one of lowest energy for DAO-P as they are; each try takes
+    ``steps`` network evaluations. ``anti_annealing`` is the speed-up of the last steps, ``lattice_noise`` the spread of the
+    cells at the start (defaults: what validation found best). ``stability`` is the weight file of the model that guides, by
+    default the installed one.
     """
 
     def __init__(
@@ -71,8 +72,10 @@ class DAOGenerator(CellSampler, MSONable):
         weights: str | None = None,
         *,
         device: str = "cpu",
+        tries: int | None = None,
         steps: int | None = None,
         anti_annealing: float | None = None,
+        lattice_noise: float | None = None,
         stability: str | None = None,
     ) -> None:
         from dao_ase.calculator import usable_device
@@ -80,7 +83,10 @@ class DAOGenerator(CellSampler, MSONable):
         weights, stability = (None if file is None else str(file) for file in (weights, stability))
         device = usable_device(device)
         try:
-            super().__init__(weights, device=device, steps=steps, anti_annealing=anti_annealing, stability=stability)
+            super().__init__(
+                weights, device=device, tries=tries, stability=stability,
+                steps=steps, anti_annealing=anti_annealing, lattice_noise=lattice_noise,
+            )  # fmt: skip
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(
                 f"{weights or 'the installed file'!r} does not fit its own header: {error}"
@@ -90,7 +96,7 @@ class DAOGenerator(CellSampler, MSONable):
 
     def as_dict(self) -> dict[str, Any]:
         """The settings, as monty's MSONable writes them; the weights stay in their file."""
-        settings = {name: getattr(self, name) for name in ("weights", "device", "steps", "anti_annealing", "stability")}
+        settings = {"weights": self.weights, "device": self.device, "stability": self.stability, **self._asked}
         return {"@module": type(self).__module__, "@class": type(self).__name__, **settings}
 
     def generate(

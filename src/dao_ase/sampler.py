@@ -23,12 +23,15 @@ class SamplerSettings:
 
     steps: int = 20
     anti_annealing: float = 5.0  # flow: velocities of coordinates are multiplied by 1 + anti_annealing · t
+    lattice_noise: float = 1.0  # flow: spread of the lattice code at the start; below 1, typical cells come more often
     solver: str = "heun"  # diffusion: "heun" (probability flow) or "predictor-corrector" (the paper's)
     corrector_step: float = 1e-5  # of the predictor–corrector, in units of (σ_t/σ_1)²
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; the reverse process needs at least 1")
+        if not self.lattice_noise >= 0:
+            raise ValueError(f"lattice_noise is {self.lattice_noise}; it must not be negative")
         if self.solver not in ("heun", "predictor-corrector"):
             raise ValueError(f"solver {self.solver!r} is none of 'heun', 'predictor-corrector'")
 
@@ -75,9 +78,10 @@ def integrate_flow(predict: Predict, start: Geometry, settings: SamplerSettings)
 
     Coordinates follow the predicted velocity, sped up towards the end ("velocity anti-annealing", 1 + s′t) but never
     beyond the crystal that it points at, F̂₁ = F_t + (1 − t) v: without this bound the last of few steps overshoot.
-    The lattice moves towards the predicted clean one, dk/dt = (k̂₁ − k)/(1 − t), and reaches it in the last step.
+    The lattice moves towards the predicted clean one, dk/dt = (k̂₁ − k)/(1 − t), and reaches it in the last step. It starts
+    from noise of less spread than in training where ``lattice_noise`` is below 1, a lower temperature.
     """
-    coords, code = start.coords, start.code
+    coords, code = start.coords, settings.lattice_noise * start.code
     step = 1.0 / settings.steps
     for index in range(settings.steps):
         time = index * step

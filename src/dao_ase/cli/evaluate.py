@@ -16,6 +16,8 @@ import click
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--steps", type=int, help="Network evaluations for a sample.")
 @click.option("--anti-annealing", type=float, help="Speed-up of the coordinates' last steps.")
+@click.option("--lattice-noise", type=float, help="Spread of the cells that sampling starts from.")
+@click.option("--tries", type=int, help="Attempts at each sample, of which DAO-P chooses one by its energy.")
 @click.option("--guidance", type=float, default=0.0, show_default=True, help="Steer towards stable crystals.")
 @click.option("--weights", type=click.Path(dir_okay=False), help="Weights of another DAO-G.")
 @click.option("--unseen-by", "seen", type=click.Path(exists=True, path_type=Path), metavar="FILE",
@@ -31,6 +33,8 @@ def evaluate(
     seed: int,
     steps: int | None,
     anti_annealing: float | None,
+    lattice_noise: float | None,
+    tries: int | None,
     guidance: float,
     weights: str | None,
     seen: Path | None,
@@ -50,7 +54,9 @@ def evaluate(
 
     try:
         file = find_benchmark(benchmark, data or Path())
-        generator = DAOGenerator(weights, steps=steps, anti_annealing=anti_annealing)
+        generator = DAOGenerator(
+            weights, tries=tries, steps=steps, anti_annealing=anti_annealing, lattice_noise=lattice_noise
+        )
         folder = output or Path("evaluation") / Path(benchmark).stem
         report = run_benchmark(
             generator, file, folder, samples=samples, limit=limit, seed=seed, workers=workers, progress=True, seen=seen,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dao_ase.crystals import Crystals
 from dao_ase.denoiser import Denoiser
 from dao_ase.processes import PROCESSES, Geometry
+from dao_ase.train.kinds import KindBatch
 
 
 class DenoisingObjective:
@@ -16,7 +17,8 @@ class DenoisingObjective:
 
         L = E_t [ ‖v_θ − v‖²/3N + w ‖k_θ − k‖²/6 ],   t uniform, stratified over the batch
 
-    All crystals of a batch have the same number of atoms (`dao_ase.data.batches.BucketedBatches`).
+    All crystals of a batch have the same number of atoms (`dao_ase.data.batches.BucketedBatches`); they may come with their
+    kinds (`dao_ase.train.kinds.KindBatches`).
     """
 
     def __init__(self, denoiser: Denoiser, process: str = "flow", lattice_weight: float = 0.5) -> None:
@@ -24,8 +26,9 @@ class DenoisingObjective:
             raise ValueError(f"process {process!r} is none of {sorted(PROCESSES)}")
         self.denoiser, self.process, self.lattice_weight = denoiser, PROCESSES[process](), lattice_weight
 
-    def loss(self, model: nn.Module, batch: Crystals, rng: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, model: nn.Module, batch: Crystals | KindBatch, rng: torch.Generator) -> dict[str, Tensor]:
         """Losses of a batch; ``model`` is the (compiled) denoiser."""
+        batch, kind = (batch.crystals, batch.kind) if isinstance(batch, KindBatch) else (batch, None)
         crystals = len(batch)
         atomic_numbers = batch.atomic_numbers.view(crystals, -1)
         mask = torch.ones_like(atomic_numbers, dtype=torch.bool)
@@ -36,7 +39,7 @@ class DenoisingObjective:
             time = stratified_times(crystals, rng, batch.device)
             noisy, target = self.process.corrupt(clean, time, mask, rng)
             lattice = self.denoiser.decode_lattice(noisy.code, batch.num_atoms)
-        vectors, code = model(atomic_numbers, noisy.coords, noisy.code, lattice, time)
+        vectors, code = model(atomic_numbers, noisy.coords, noisy.code, lattice, time, kind=kind)
         coordinates = (vectors - target.coords).square().mean()
         cell = (code - target.code).square().mean()
         return {"loss": coordinates + self.lattice_weight * cell, "coordinates": coordinates, "lattice": cell}

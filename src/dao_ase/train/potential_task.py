@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,13 +39,16 @@ class PotentialData:
     excluded: dict[str, int] = field(default_factory=dict)
 
 
-def load_potential_data(folder: str | Path, dft_repeats: int = 3) -> PotentialData:
+def load_potential_data(
+    folder: str | Path, dft_repeats: int = 3, more_labels: Sequence[str | Path] = ()
+) -> PotentialData:
     """The labels of the reference potential and the DFT frames in ``folder``, split by reduced formula.
 
     Held out: 4 % of the formulas of the labels, 15 % of those of the DFT frames, and no formula of the latter is trained
     on by labels either. Of the DFT frames only forces and stresses are trained on: their energies lack the corrections of
     the Materials Project, which depend on the chemistry, so that no shift of the elements brings the two scales together
-    (the best one leaves 0.08 eV/atom).
+    (the best one leaves 0.08 eV/atom). ``more_labels`` are files that ``dao-ase data label`` wrote: trained on by the same rules,
+    and not validated on, so that runs with and without them can be compared.
     """
     folder = Path(folder)
     labels, dft = (
@@ -53,6 +57,9 @@ def load_potential_data(folder: str | Path, dft_repeats: int = 3) -> PotentialDa
     )
     with np.load(folder / "dft_mattersim_a.npz") as file:
         subset, identifiers = file["subset"], file["id"]
+    first_file = np.arange(len(labels))
+    for path in more_labels:
+        labels = labels.join(LabelledCrystals.load(path))
     never = {reduced_key(Composition.parse(formula).atomic_numbers) for formula in HELD_OUT_FORMULAS}
     test_formulas = {key for name in TEST_FILES for key in _formulas(folder / name)}
     test_ids = _test_ids(folder)
@@ -76,7 +83,7 @@ def load_potential_data(folder: str | Path, dft_repeats: int = 3) -> PotentialDa
     return PotentialData(
         train=train,
         repeats=np.repeat([1, dft_repeats], [label_train.sum(), dft_train.sum()]),
-        val_labels=labels.select(np.flatnonzero(label_val)),
+        val_labels=labels.select(np.intersect1d(np.flatnonzero(label_val), first_file)),
         val_dft=dft.select(np.flatnonzero(dft_val)),
         val_dft_subset=subset[dft_val],
         excluded={
@@ -109,10 +116,10 @@ def build_potential_trainer(config: TrainConfig, folder: str | Path, device: str
     """The trainer of DAO-P on the frames in the folder ``config.data``; neighbours are found once and kept in ``folder``.
 
     ``config.model`` holds sizes of the potential, ``config.objective`` the weights of the loss, ``config.batches`` may hold
-    ``slots`` and ``dft_repeats``; ``config.initial`` are weights to start from.
+    ``slots``, ``dft_repeats`` and ``more_labels``; ``config.initial`` are weights to start from.
     """
     batches = dict(config.batches)
-    data = load_potential_data(config.data, batches.pop("dft_repeats", 3))
+    data = load_potential_data(config.data, batches.pop("dft_repeats", 3), batches.pop("more_labels", ()))
     model = Potential(PotentialConfig(**{name: value for name, value in config.model.items() if name != "preset"}))
     counts = data.train.counts()[:, : len(model.reference)]
     model.reference.copy_(torch.from_numpy(fit_references(counts, data.train.energy)))

@@ -52,6 +52,8 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--steps", type=int, help="DAO-G: evaluations a sample")
     parser.add_argument("--anti-annealing", type=float, help="DAO-G: speed-up of the last steps")
+    parser.add_argument("--lattice-noise", type=float, default=1.0, help="DAO-G: spread of the first cells")
+    parser.add_argument("--tries", type=int, default=1, help="DAO-G: attempts at each structure")
     parser.add_argument("--report", type=Path, help="DAO-G: report.json of dao-ase evaluate on the validation crystals")
     parser.add_argument("--header", type=Path, help="other models: a JSON file with what the header should say besides")
     options = parser.parse_args()
@@ -65,7 +67,8 @@ def _of_generator(options: argparse.Namespace) -> dict[str, Any]:
     report = json.loads(options.report.read_text())
     kept = ("references", "samples", "match_rate", "rmse", "match_rate_filtered", "rmse_filtered")
     val = {"file": report["settings"]["file"], **{key: report[key] for key in kept}}
-    return {"sampler": {"steps": options.steps, "anti_annealing": options.anti_annealing}, "val": val}
+    sampler = {name: getattr(options, name) for name in ("steps", "anti_annealing", "lattice_noise")}
+    return {"sampler": sampler, "tries": options.tries, "val": val}
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from dao_ase.denoiser import PRESETS, Denoiser, DenoiserConfig
 from dao_ase.stability import StabilityModel
 from dao_ase.train.config import TrainConfig
 from dao_ase.train.denoising import DenoisingObjective
+from dao_ase.train.kinds import KindBatches
 from dao_ase.train.loop import Trainer
 from dao_ase.train.potential_task import build_potential_trainer
 from dao_ase.train.stabilising import HullBatches, StabilityObjective
@@ -40,9 +41,10 @@ def _generation(config: TrainConfig, folder: str | Path, device: str, options: d
     """DAO-G: the denoiser on crystals of equal size."""
     denoiser = Denoiser(_denoiser_config(config))
     store = CrystalStore.open(config.data)
-    batches = BucketedBatches(store, seed=config.seed, rank=int(os.environ.get("RANK", 0)), **config.batches)
+    source = KindBatches if denoiser.config.kinds else BucketedBatches
+    batches = source(store, seed=config.seed, rank=int(os.environ.get("RANK", 0)), **config.batches)
     if config.initial:
-        denoiser.load_state_dict(checkpoint.load(config.initial)[0])
+        denoiser.load_state_dict(denoiser.state_dict() | checkpoint.load(config.initial)[0])
     else:
         everything = store.batch(np.arange(len(store)))
         denoiser.fit_lattice(everything.lattice, everything.num_atoms)
