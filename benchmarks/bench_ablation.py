@@ -1,6 +1,7 @@
 """What guidance, relaxation and ranking buy and cost: the same compositions, seeds and samples throughout.
 
-Rows of generation: DAO-G as it is, guided by the stability model, and both relaxed with DAO-P; match rate and RMSE of one
+Rows of generation: DAO-G as it is (one try), guided by the stability model, the best of several tries by DAO-P's energy, and
+these relaxed with DAO-P; match rate and RMSE of one
 and of all samples, the share of stable ones by an independent judge (CHGNet against a hull of known crystals, judge.py),
 and which are unique and novel. Rows of ranking: for which share of compositions the first, one of the first three, or any
 of the ranked list matches, and the processor time that it takes to get there. Polymorphs: compositions with several
@@ -100,7 +101,8 @@ class Ablation:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.generator = DAOGenerator(options.weights, stability=options.stability)
+        self.generator = DAOGenerator(options.weights, stability=options.stability, tries=1)
+        self.chooser = DAOGenerator(options.weights, stability=options.stability, tries=options.tries)
         self.judge = Judge(KnownCrystals(options.data), options.cache)
         self.generation: dict[str, Row] = defaultdict(Row)
         self.ranking: dict[str, Row] = defaultdict(Row)
@@ -113,12 +115,16 @@ class Ablation:
         sampling = clock()
         guided = predict(self.generator, known, samples, seed, scale)
         guiding = clock()
+        chosen = predict(self.chooser, known, samples, seed)
+        choosing = clock()
         relaxed: list[tuple[Lists, float]] = []
-        for lists, steps in ((plain, SHORT), (plain, LONG), (guided, LONG)):
+        for lists, steps in ((plain, SHORT), (plain, LONG), (guided, LONG), (chosen, LONG)):
             relaxed.append(([relax_structures(row, steps=steps) for row in lists], clock()))
-        (short, shortly), (long, longly), (both, bothly) = relaxed
+        (short, shortly), (long, longly), (both, bothly), (best, bestly) = relaxed
         self._generated("unguided", plain, known, sampling)
         self._generated("guided", guided, known, guiding)
+        self._generated("chosen", chosen, known, choosing)
+        self._generated("chosen, relaxed", best, known, choosing + bestly)
         self._generated("unguided, relaxed", long, known, sampling + longly)
         self._generated("guided, relaxed", both, known, guiding + bothly)
         stability, energy = (lambda row: by_stability(row, self.options.stability)), by_energy
@@ -128,6 +134,7 @@ class Ablation:
         self._ordered("relaxed shortly, by DAO-P's energy", short, known, energy, sampling + shortly)
         self._ordered("relaxed, by DAO-P's energy", long, known, energy, sampling + longly)
         self._ordered("guided, relaxed, by DAO-P's energy", both, known, energy, guiding + bothly)
+        self._ordered("chosen, relaxed, by DAO-P's energy", best, known, energy, choosing + bestly)
         self.known.judge(self.judge, [[one] for one in known], 1)
 
     def figures(self) -> dict[str, Any]:
@@ -137,6 +144,7 @@ class Ablation:
             "references": len(self.ranking["as drawn"].results),
             "samples": self.options.samples,
             "guidance": self.options.guidance,
+            "tries": self.chooser.tries,
             "model": {"generator": self.generator.name, "weights": self.generator.fingerprint},
             "known crystals": self.known.quality(),
             "generation": rows,
@@ -184,6 +192,7 @@ def main() -> None:
     parser.add_argument("--judged", type=int, default=4, help="samples of each reference that are judged")
     parser.add_argument("--polymorphs", type=int, default=12, help="compositions with several references")
     parser.add_argument("--guidance", type=float, default=5.0)
+    parser.add_argument("--tries", type=int, help="of the rows that choose; by default what the weights say")
     parser.add_argument("--weights", help="of another DAO-G")
     parser.add_argument("--stability", help="weights of another stability model")
     parser.add_argument("--cache", type=Path, default=Path("runs/ablation/known_energies.json"))

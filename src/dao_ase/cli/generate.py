@@ -34,7 +34,8 @@ RANKED = 1_000
               help="DAO-P's energy, or the energy above the hull that its stability model sees.")  # fmt: skip
 @click.option("--deduplicate", is_flag=True, help="Keep one of each group of equal structures.")
 @click.option("--symmetrize", is_flag=True, help="Move atoms onto the symmetry found within 0.1 Å.")
-@click.option("--steps", type=int, help="Network evaluations for a sample.")
+@click.option("--tries", type=int, help="Attempts at each structure, of which DAO-P chooses one by its energy.")
+@click.option("--steps", type=int, help="Network evaluations for an attempt.")
 @click.option("--weights", type=click.Path(dir_okay=False), help="Weights of another DAO-G.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--gallery", is_flag=True, help="Also write gallery.html.")
@@ -52,6 +53,7 @@ def generate(
     rank: str,
     deduplicate: bool,
     symmetrize: bool,
+    tries: int | None,
     steps: int | None,
     weights: str | None,
     device: str,
@@ -73,7 +75,7 @@ def generate(
     if not wanted:
         raise click.UsageError("name at least one formula, for example: dao-ase generate CsV3Sb5")
     try:
-        generator = DAOGenerator(weights, device=device, steps=steps)
+        generator = DAOGenerator(weights, device=device, tries=tries, steps=steps)
         units = parse_formula_units(formula_units)
         for formula in wanted:  # refuse everything that is wrong before the work begins
             generator.cells(formula, number, units, max_atoms)

@@ -198,11 +198,12 @@ def _numbers(structure: Structure) -> Any:
 
 @lru_cache(maxsize=1)
 def models(settings: ScreenSettings) -> tuple[DAOGenerator, Potential]:
-    """DAO-G and DAO-P, read once in each process."""
+    """DAO-G and DAO-P, read once in each process; one try at each sample, since all of them are relaxed and ranked."""
     from dao_ase.calculator import load_potential
     from dao_ase.generator import DAOGenerator
 
-    return DAOGenerator(settings.weights, device=settings.device), load_potential(settings.potential, settings.device)
+    generator = DAOGenerator(settings.weights, device=settings.device, tries=1)
+    return generator, load_potential(settings.potential, settings.device)
 
 
 @lru_cache(maxsize=1)
