@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 
 import numpy as np
 import pytest
@@ -275,6 +276,39 @@ def test_a_table_may_name_files(tmp_path):
     (record,) = read(open_source(tmp_path / "table.csv"), left_out.append)
     assert (record.id, record.labels["hardness"], len(record.atomic_numbers)) == ("Cu", 3.0, 1)
     assert left_out[0].id == "Ag" and "silver.cif" in left_out[0].reason
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_of_spreadsheets(tmp_path, separator):
+    bulk("Cu").write(tmp_path / "POSCAR_Cu", format="vasp")
+    lines = [["File", "id", "hardness"], ["POSCAR_Cu", "Cu", "3"], ["table.csv", "it", "2"]]
+    text = "".join(separator.join(line) + "\r\n" for line in lines)
+    (tmp_path / "table.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    left_out = []
+    (record,) = read(open_source(tmp_path / "table.csv"), left_out.append)
+    assert (record.id, record.labels["hardness"], record.atomic_numbers.tolist()) == ("Cu", 3.0, [29])
+    assert left_out[0].id == "it" and "cannot be read" in left_out[0].reason
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz", "a.json.gz", "a.json.zip", "a.npz"])
+def test_packed_files_that_are_cut_are_named(tmp_path, name):
+    file = tmp_path / name
+    if name.endswith("gz"):
+        file.write_bytes(gzip.compress(b'cif,x\n"' + random.Random(0).randbytes(4000) + b'",1\n')[:2000])
+    else:
+        file.write_bytes(b"PK\x03\x04 cut")
+    command = ["finetune", str(file), "--target", "x", "-o", str(tmp_path / "model")]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1 and name in done.output and done.exception.__class__ is SystemExit
+
+
+def test_rows_that_were_left_out_are_listed_even_if_no_model_can_be_made(tmp_path):
+    bulk("Cu").write(tmp_path / "copper.cif")
+    (tmp_path / "table.csv").write_text("id,file,hardness\nCu,copper.cif,3\nAg,silver.cif,2.5\n")
+    command = ["finetune", str(tmp_path / "table.csv"), "--target", "hardness", "-o", str(tmp_path / "model")]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1 and "fewer than the 5 folds need" in done.output
+    assert json.loads((tmp_path / "model" / "left_out.jsonl").read_text())["id"] == "Ag"
 
 
 def test_the_two_commands(tmp_path, monkeypatch):

@@ -102,11 +102,11 @@ def stats(store: Path, plot: Path | None, as_json: bool) -> None:
 
     try:
         statistics = summarise(CrystalStore.open(store))
-    except ValueError as error:
+        click.echo(json.dumps(statistics.as_dict()) if as_json else describe(statistics))
+        if plot is not None:
+            draw(statistics, plot)
+    except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(json.dumps(statistics.as_dict()) if as_json else describe(statistics))
-    if plot is not None:
-        draw(statistics, plot)
 
 
 @data.command()
@@ -183,10 +183,10 @@ def relax(
     try:
         rules = MendRules(lower, upper, steps, fmax)
         mended = mend(CrystalStore.open(store), output, rules, weights=weights, workers=workers)
+        if plot is not None:
+            draw_energy_changes(mended, plot)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    if plot is not None:
-        draw_energy_changes(mended, plot)
     report = mended.as_dict()
     if as_json:
         click.echo(json.dumps(report))

@@ -40,10 +40,11 @@ def finetune(data: tuple[str, ...], output: Path, as_json: bool, **options: Any)
     Prints the cross-validated error and writes model, predictions, plots and a model card. An interrupted call continues
     with the fold at which it was stopped.
     """
-    from dao_ase.properties.report import write_left_out, write_results
+    from dao_ase.properties.report import write_results
 
     try:
         table, result = _run(data, output, options)
+        write_results(result, output)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
@@ -51,8 +52,6 @@ def finetune(data: tuple[str, ...], output: Path, as_json: bool, **options: Any)
             "interrupted; the same command continues with the fold at which it stopped"
         ) from None
     found = result.model.header["cross_validation"]
-    write_left_out(output / "left_out.jsonl", table.left_out)
-    write_results(result, output)
     if as_json:
         click.echo(json.dumps({**found, "left out": table.counts, "rows": len(table), "model": str(output)}))
         return
@@ -103,7 +102,10 @@ def _run(data: tuple[str, ...], output: Path, options: dict[str, Any]) -> tuple[
 
 
 def _report_left_out(table: PropertyTable, output: Path) -> None:
-    """Counts of the rows that cannot be used, and the first of each kind by name."""
+    """Counts of the rows that cannot be used, the first of each kind by name, and all of them in a file."""
+    from dao_ase.properties.report import write_left_out
+
+    write_left_out(output / "left_out.jsonl", table.left_out)
     total = sum(table.counts.values())
     click.echo(f"{len(table)} of {len(table) + total} rows can be used", err=True)
     for rule, count in table.counts.items():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dao_ase.composition import ATOMIC_NUMBERS
-from dao_ase.data.reading import FileSource
+from dao_ase.data.reading import FileSource, opened_text
 from dao_ase.data.records import Record, RejectedRecord
 from dao_ase.data.tables import ID_COLUMNS
 
@@ -31,8 +29,7 @@ class JsonLinesSource(FileSource):
 
     def rows(self) -> Iterator[str]:
         """The lines that are not empty."""
-        opened = gzip.open if self.path.suffix == ".gz" else open
-        with opened(self.path, "rt", encoding="utf-8", errors="replace") as file:
+        with opened_text(self.path) as file:
             yield from (line for line in file if line.strip())
 
     def record(self, row: int, raw: str) -> Record:
@@ -53,6 +50,8 @@ class MatbenchSource(FileSource):
     def rows(self) -> Iterator[tuple[Any, dict[str, Any]]]:
         """The index and the columns of each entry."""
         table = json.loads(read_text(self.path))
+        if missing := {"index", "columns", "data"} - set(table):
+            raise ValueError(f"{str(self.path)!r} lacks {', '.join(sorted(missing))}; it is no data set of Matbench")
         for index, values in zip(table["index"], table["data"], strict=True):
             yield index, dict(zip(table["columns"], values, strict=True))
 
@@ -111,11 +110,7 @@ def published_source(path: Path) -> MatbenchSource | JarvisSource | None:
 
 def read_text(path: Path, size: int = -1) -> str:
     """The text of a file, or its first ``size`` characters; ``.gz`` and the first file of a ``.zip`` are unpacked."""
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as file:
-            return file.read(size).decode("utf-8", errors="replace")
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", errors="replace") as file:
+    with opened_text(path) as file:
         return file.read(size)
 
 

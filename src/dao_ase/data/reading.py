@@ -5,12 +5,17 @@ Reading a row is cheap and happens in one process; turning it into a record (par
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import logging
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 from dao_ase.data.records import Record, Rejected, RejectedRecord, check_record
 
@@ -81,6 +86,23 @@ def take(source: Source, row: int, raw: Any) -> Record | Rejected:
         return Rejected(source.name, row, error.id or identifier, error.rule, str(error))
     except Exception as error:  # parsers of other packages raise whatever they like; it is counted and listed
         return Rejected(source.name, row, identifier, "broken", f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def opened_text(path: Path) -> Iterator[TextIO]:
+    """A text file in UTF-8, with or without a byte order mark; ``.gz`` and the first file of a ``.zip`` are unpacked."""
+    try:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as packed:
+                yield io.TextIOWrapper(packed, encoding="utf-8-sig", errors="replace", newline="")
+        elif path.suffix == ".gz":
+            with gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:
+                yield file
+        else:
+            with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+                yield file
+    except (EOFError, IndexError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{str(path)!r} cannot be unpacked; is it complete? {error}") from error
 
 
 def fingerprint_of_file(path: Path) -> str:

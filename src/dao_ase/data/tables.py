@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import csv
-import gzip
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from dao_ase.data.cif import read_cif
-from dao_ase.data.reading import FileSource
+from dao_ase.data.cif import Cell, read_cif
+from dao_ase.data.reading import FileSource, opened_text
 from dao_ase.data.records import Record, RejectedRecord
 
 csv.field_size_limit(1 << 26)
 
+STRUCTURE = ("cif", "file")
+"""Columns that hold or name the structures, in any case."""
 ID_COLUMNS = ("material_id", "id", "mp_id", "entry_id")
 """Columns of a CSV file that may hold the identifier, the first that exists is taken."""
 
@@ -62,9 +66,9 @@ class NpzSource(FileSource):
 
     def _columns(self) -> dict[str, np.ndarray]:
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with open(self.path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 columns = {name: file[name] for name in file.files}
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{str(self.path)!r} cannot be read: {error}") from error
         missing = {"n_atoms", "numbers", "frac_coords", "lattice"} - set(columns)
         if missing:
@@ -80,38 +84,50 @@ class NpzSource(FileSource):
 
 @dataclass(frozen=True)
 class CsvSource(FileSource):
-    """A CSV file (also ``.gz``) with a column ``cif``, or a column ``file`` that names a CIF file beside it.
+    """A CSV file (also ``.gz``) with a column ``cif``, or a column ``file`` that names a structure file beside it.
 
-    Numbers become labels, everything else texts.
+    Columns are separated by commas, semicolons or tabs. Numbers become labels, everything else texts.
     """
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One dictionary of texts for each line."""
-        opened = gzip.open if self.path.suffix == ".gz" else open
-        with opened(self.path, "rt", newline="", encoding="utf-8", errors="replace") as file:
-            reader = csv.DictReader(line.replace("\0", "") for line in file)
-            if not {"cif", "file"} & set(reader.fieldnames or ()):
-                raise ValueError(f"{str(self.path)!r} has no column 'cif', nor one 'file'; it has {reader.fieldnames}")
-            for row in reader:
-                yield row if "cif" in row else {**row, "cif": self._text_of(row["file"])}
+        with opened_text(self.path) as file:
+            head = file.readline()
+            separator = max(",;\t", key=head.count)
+            reader = csv.DictReader((line.replace("\0", "") for line in chain([head], file)), delimiter=separator)
+            names = [name.lower() if name.lower() in STRUCTURE else name for name in reader.fieldnames or ()]
+            if not set(STRUCTURE) & set(names):
+                raise ValueError(f"{str(self.path)!r} has no column 'cif', nor one 'file'; it has {names}")
+            reader.fieldnames = names
+            yield from reader
 
-    def _text_of(self, file: str | None) -> str:
-        """The text of a CIF file, whose path is relative to the table; empty where there is none."""
-        path = self.path.parent / (file or "")
-        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    def _cell(self, raw: dict[str, Any], identifier: str) -> Cell:
+        """The crystal of one line, from the text of a CIF or from a file whose path is relative to the table."""
+        if "cif" in raw:
+            if not raw["cif"]:
+                raise RejectedRecord("broken", "the column 'cif' is empty; is the file complete?", identifier)
+            return read_cif(raw["cif"])
+        path = self.path.parent / (raw["file"] or "")
+        if not path.is_file():
+            raise RejectedRecord("broken", f"there is no structure file {raw['file']!r}; is it complete?", identifier)
+        if path.suffix.lower() == ".cif":
+            return read_cif(path.read_text(encoding="utf-8", errors="replace"))
+        from ase.io import read
+
+        from dao_ase.data.files import record_from_atoms
+
+        found = record_from_atoms(read(path), identifier, self.name, 0)
+        return found.lattice, found.frac_coords, found.atomic_numbers
 
     def record(self, row: int, raw: dict[str, Any]) -> Record:
         """The crystal of one line."""
         identifier = next((raw[name] for name in ID_COLUMNS if raw.get(name)), f"{self.path.stem}/{row}")
-        if not raw.get("cif"):
-            there = f"there is no CIF file {raw['file']!r}" if "file" in raw else "the column 'cif' is empty"
-            raise RejectedRecord("broken", f"{there}; is the file complete?", identifier)
         try:
-            lattice, frac_coords, atomic_numbers = read_cif(raw["cif"])
+            lattice, frac_coords, atomic_numbers = self._cell(raw, identifier)
         except RejectedRecord as error:
             raise RejectedRecord(error.rule, str(error), identifier) from error
-        except Exception as error:  # pymatgen raises whatever it likes
-            raise RejectedRecord("broken", f"the CIF cannot be read: {error}", identifier) from error
+        except Exception as error:  # pymatgen and ASE raise whatever they like
+            raise RejectedRecord("broken", f"the structure cannot be read: {error}", identifier) from error
         labels, texts = {}, {}
         for name, value in raw.items():
             if not name or name in ("cif", "Unnamed: 0", *ID_COLUMNS) or not isinstance(value, str):
