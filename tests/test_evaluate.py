@@ -75,6 +75,8 @@ def test_validity_and_gates():
     assert refusal(CLASH) == "distance"
     assert refusal(Structure(Lattice.orthorhombic(2, 3, 60), ["Na"], [[0, 0, 0]])) == "aspect"
     assert refusal(Structure(Lattice.cubic(1), ["Na"], [[0, 0, 0]])) == "volume"
+    skewed = Lattice.from_parameters(4, 4, 4, 90, 90, 5)  # no edge is short, but one diagonal is
+    assert refusal(Structure(skewed, ["Na"], [[0, 0, 0]])) == "distance"
 
 
 def test_one_structure_for_each_reference_is_enough():

@@ -118,7 +118,9 @@ def evaluate(
     >>> evaluate([salt], [salt]).match_rate
     1.0
     """
-    samples = [[one] if hasattr(one, "lattice") else list(one) for one in predicted]
+    from pymatgen.core import IStructure
+
+    samples = [[one] if isinstance(one, IStructure) else list(one) for one in predicted]
     return summarise(compare(samples, reference, workers=workers, timeout=timeout, on_pair=on_pair))
 
 

@@ -39,6 +39,6 @@ def is_finite(structure: Structure) -> bool:
 
 
 def shortest_distance(structure: Structure) -> float:
-    """The shortest distance (Å) between two atoms of the cell, or between an atom and its image along a cell edge."""
+    """The shortest distance (Å) between two atoms of the cell, or between an atom and one of its images."""
     distances = structure.distance_matrix + np.diag(np.full(len(structure), np.inf))
-    return float(min(distances.min(), *structure.lattice.abc))
+    return float(min(distances.min(), *structure.lattice.get_lll_reduced_lattice().abc))

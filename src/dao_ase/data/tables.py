@@ -116,7 +116,8 @@ class CsvSource(FileSource):
 
         from dao_ase.data.files import record_from_atoms
 
-        found = record_from_atoms(read(path), identifier, self.name, 0)
+        (atoms,) = read(path, index=":")
+        found = record_from_atoms(atoms, identifier, self.name, 0)
         return found.lattice, found.frac_coords, found.atomic_numbers
 
     def record(self, row: int, raw: dict[str, Any]) -> Record:
