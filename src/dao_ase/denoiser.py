@@ -22,6 +22,8 @@ from dao_ase.layers import AdaptiveBlock, GatedBlock, sinusoid
 
 NUM_SPECIES = 100
 """Rows of the table of atoms, indexed by atomic number."""
+LEAST_EXPONENT = -80.0
+"""Of the exponentials of distances; below it they would underflow, which costs a processor eight times the time."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ class PairFeatures(nn.Module):
         shifts = torch.einsum("rx,bxy->bry", self.images, lattice)
         distance = (vectors.unsqueeze(-2) + shifts[:, None, None]).square().sum(-1).add(1e-6).sqrt()
         width = self.cutoff / self.radial
-        return torch.exp(-((distance.unsqueeze(-1) - self.centers) / width).square()).sum(-2)
+        exponent = -((distance.unsqueeze(-1) - self.centers) / width).square()
+        return exponent.clamp_min(LEAST_EXPONENT).exp().sum(-2)
 
 
 class Denoiser(nn.Module):
