@@ -65,6 +65,8 @@ def run_benchmark(
     """
     from tqdm import tqdm
 
+    if samples < 1 or (limit is not None and limit < 1):
+        raise ValueError(f"samples is {samples} and limit {limit}; both must be at least 1")
     known = identifiers(seen) if seen else frozenset()
     reference = references(file, limit, seed, known)
     settings = {

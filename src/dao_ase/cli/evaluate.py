@@ -11,8 +11,8 @@ import click
 @click.argument("benchmark")
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), envvar="DAO_DATA",
               help="Folder of the benchmark files. Default: $DAO_DATA, or here.")  # fmt: skip
-@click.option("--samples", type=int, default=1, show_default=True, help="Structures for each reference.")
-@click.option("--limit", type=int, help="Evaluate this many references, drawn at random.")
+@click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Structures for each reference.")
+@click.option("--limit", type=click.IntRange(1), help="Evaluate this many references, drawn at random.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--steps", type=int, help="Network evaluations for a sample.")
 @click.option("--anti-annealing", type=float, help="Speed-up of the coordinates' last steps.")
@@ -22,7 +22,7 @@ import click
 @click.option("--weights", type=click.Path(dir_okay=False), help="Weights of another DAO-G.")
 @click.option("--unseen-by", "seen", type=click.Path(exists=True, path_type=Path), metavar="FILE",
               help="Leave out references whose identifier is in this training set.")  # fmt: skip
-@click.option("--workers", type=int, help="Processes that match structures. Default: one for each core.")
+@click.option("--workers", type=click.IntRange(1), help="Processes that match structures. Default: one for each core.")
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Default: evaluation/BENCHMARK.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate(
