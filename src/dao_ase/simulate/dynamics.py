@@ -89,7 +89,9 @@ def run_dynamics(
     """
     settings = settings or DynamicsSettings()
     if steps % settings.interval:
-        raise ValueError(f"{steps} steps are not a multiple of the {settings.interval} steps between frames")
+        raise ValueError(
+            f"{steps} steps are not a multiple of the {settings.interval} steps between frames; change one of the two"
+        )
     moving, done = _resume(Path(path), atoms, settings) if Path(path).exists() else (_prepare(atoms, settings), -1)
     moving.calc = calculator
     if settings.ensemble == "npt" and not moving.pbc.all():
