@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHUNK = 256
+CHUNK = 64
 """Structures that are sampled together, and in memory at once while a long stream is generated."""
 
 MAX_ATTEMPTS = 5
