@@ -81,6 +81,7 @@ def predict_crystals(model: Potential, crystals: Crystals, *, slots: int = 30_00
     >>> predict_crystals(load_potential(), silicon).forces.abs().max() < 1e-3
     tensor(True)
     """
+    model.refuse_untrained(crystals.atomic_numbers.tolist())
     device, dtype = model.reference.device, model.reference.dtype
     crystals = crystals.to("cpu", torch.float64)
     counts = crystals.num_atoms.tolist()
