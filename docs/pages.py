@@ -13,7 +13,7 @@ from pathlib import Path
 from latex2mathml.converter import convert
 
 WEIGHTS = Path(__file__).parent.parent / "src" / "dao_ase" / "weights"
-CARD = ("name", "model", "process", "max_atoms", "config", "data", "excluded", "sampler", "val")
+CARD = ("name", "model", "process", "max_atoms", "config", "data", "excluded", "sampler", "tries", "val")
 """Entries of a weight file's header that a model card shows."""
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 CODE = re.compile(r"^(```|~~~).*?^\1|`[^`\n]*`", re.DOTALL | re.MULTILINE)
