@@ -22,12 +22,14 @@ def test_nothing_half_written_stays(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["truncate", "garbage", "empty"])
+@pytest.mark.parametrize("damage", ["truncate", "garbage", "empty", "one bit"])
 def test_damaged_file_is_a_clear_error(tmp_path, damage):
     file = tmp_path / "w.safetensors"
     save(file, {"a": torch.randn(100)}, {"model": "test"})
     content = file.read_bytes()
-    file.write_bytes({"truncate": content[: len(content) // 2], "garbage": b"\x00" * 100, "empty": b""}[damage])
+    flipped = content[:-7] + bytes([content[-7] ^ 1]) + content[-6:]
+    damaged = {"truncate": content[: len(content) // 2], "garbage": b"\x00" * 100, "empty": b"", "one bit": flipped}
+    file.write_bytes(damaged[damage])
     with pytest.raises(CheckpointError, match=r"w\.safetensors"):
         load(file)
 

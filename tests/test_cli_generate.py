@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from ase.io import read
+from ase import Atoms
+from ase.io import read, write
 from click.testing import CliRunner
 from pymatgen.core import Structure
 
@@ -156,6 +157,14 @@ def test_evaluate_leaves_out_what_was_trained_on(tmp_path, weights):
     arguments += ["-o", str(tmp_path / "out"), "--unseen-by", str(tmp_path / "train.npz")]
     report = json.loads(run(*arguments).stdout)
     assert report["references"] == 2 and report["settings"]["unseen by"] == "train.npz"
+
+
+def test_evaluate_counts_what_it_can_not_make(tmp_path, weights):
+    salts = [Atoms("NaCl", cell=[4, 4, 4], scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]], pbc=True) for _ in range(2)]
+    write(tmp_path / "some.extxyz", [*salts, Atoms("XeCl", cell=[4, 4, 4], positions=[[0, 0, 0], [2, 2, 2]], pbc=True)])
+    arguments = ["evaluate", str(tmp_path / "some.extxyz"), "--weights", weights, "--workers", "1", "--json"]
+    report = json.loads(run(*arguments, "-o", str(tmp_path / "out")).stdout)
+    assert report["references"] == 2 and report["left_out"] == {"untrained elements Xe": 1}
 
 
 def test_evaluate_names_what_is_missing(tmp_path, weights):

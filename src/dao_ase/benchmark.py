@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,11 @@ def run_benchmark(
         raise ValueError(f"samples is {samples} and limit {limit}; both must be at least 1")
     known = identifiers(seen) if seen else frozenset()
     reference = references(file, limit, seed, known)
+    problems = [_unfit(generator, one) for one in reference]
+    left_out = dict(Counter(problem for problem in problems if problem is not None))
+    reference = [one for one, problem in zip(reference, problems, strict=True) if problem is None]
+    if not reference:
+        raise ValueError(f"DAO-G can make no crystal of {str(file)!r}: {left_out}")
     settings = {
         "file": file.name, "references": len(reference), "samples": samples, "seed": seed,
         "sampler": asdict(generator.settings), "tries": generator.tries, "guidance": guidance,
@@ -90,10 +96,22 @@ def run_benchmark(
             results += found
             bar.update(len(found))
             bar.set_postfix_str(f"matched {summarise(results).match_rate:.3f}")
-    report = summarise(results).to_dict() | {"seconds": round(seconds, 1), "settings": settings}
+    report = summarise(results).to_dict() | {
+        "seconds": round(seconds, 1),
+        "settings": settings,
+        "left_out": left_out,
+    }
     write_json(folder / "report.json", report)
     plot_matches(results, [len(one) for one in reference], folder / "match.png")
     return report
+
+
+def _unfit(generator: DAOGenerator, reference: Structure) -> str | None:
+    """Why DAO-G cannot make such a crystal, or None where it can."""
+    if len(reference) > generator.max_atoms:
+        return f"more than {generator.max_atoms} atoms"
+    unknown = {site.specie.symbol for site in reference} - set(generator.elements)
+    return f"untrained elements {', '.join(sorted(unknown))}" if unknown else None
 
 
 def plot_matches(results: list[ReferenceResult], num_atoms: list[int], path: Path) -> None:

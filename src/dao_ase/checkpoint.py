@@ -1,7 +1,8 @@
-"""Weights and training states on disk: safetensors with a JSON header. Nothing is unpickled."""
+"""Weights and training states on disk: safetensors with a JSON header and a checksum. Nothing is unpickled."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, uint8
 
 from dao_ase.whole_files import replacing
 
@@ -23,19 +24,29 @@ class CheckpointError(ValueError):
 
 def save(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Writes tensors and a JSON-able header; the file appears under its name only when it is complete."""
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            str(temporary),
-            metadata={"header": json.dumps(header)},
-        )
+        save_file(kept, str(temporary), metadata={"header": json.dumps(header), "checksum": checksum(kept)})
         os.chmod(temporary, 0o644)  # safetensors makes files that only their owner may read
 
 
 def load(path: str | Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the header of a file that `save` wrote."""
     with _opened(path, device) as (file, header):
-        return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (not a dict)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        expected = file.metadata().get("checksum")
+    if expected is not None and checksum(tensors) != expected:
+        raise CheckpointError(f"{str(path)!r} is damaged: its tensors are not those that were written")
+    return tensors, header
+
+
+def checksum(tensors: dict[str, Tensor]) -> str:
+    """A digest of the names and bytes of tensors."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().flatten().view(uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_header(path: str | Path) -> dict[str, Any]:

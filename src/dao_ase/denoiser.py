@@ -183,8 +183,8 @@ class Denoiser(nn.Module):
         """One vector for each atom (mean zero over the crystal) and six numbers for the cell.
 
         ``code`` is the standardised lattice, ``lattice`` the matrix that it decodes to (Å). ``mask`` marks the real atoms of
-        a padded batch; None means that all are real. ``kind`` is the kind of crystal that is asked for, 0 where nothing is said;
-        a network that was trained without kinds takes no notice of it.
+        a padded batch; None means that all are real. ``kind`` is the kind of crystal that is asked for, 0 where nothing is
+        said; a network that was trained without kinds takes no notice of it.
         """
         atoms, weight = self.trunk(atomic_numbers, frac_coords, code, lattice, time, mask, kind)
         return self.read_out(atoms, weight, code.dtype)

@@ -74,6 +74,8 @@ def evaluate(
         click.echo(f"{name:20} {100 * report[name]:6.2f} %")
     for name in ("rmse", "rmse_filtered"):
         click.echo(f"{name:20} {report[name]:8.4f}" if report[name] is not None else f"{name:20} -")
+    for reason, count in report["left_out"].items():
+        click.echo(f"left out: {count} with {reason}")
     click.echo(
         f"{report['references']} references, {report['samples']} samples each, {report['seconds']:.0f} s: {folder}"
     )

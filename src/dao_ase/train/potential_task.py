@@ -47,8 +47,8 @@ def load_potential_data(
     Held out: 4 % of the formulas of the labels, 15 % of those of the DFT frames, and no formula of the latter is trained
     on by labels either. Of the DFT frames only forces and stresses are trained on: their energies lack the corrections of
     the Materials Project, which depend on the chemistry, so that no shift of the elements brings the two scales together
-    (the best one leaves 0.08 eV/atom). ``more_labels`` are files that ``dao-ase data label`` wrote: trained on by the same rules,
-    and not validated on, so that runs with and without them can be compared.
+    (the best one leaves 0.08 eV/atom). ``more_labels`` are files that ``dao-ase data label`` wrote: trained on by the same
+    rules, and not validated on, so that runs with and without them can be compared.
     """
     folder = Path(folder)
     labels, dft = (
