@@ -118,9 +118,8 @@ class DAOGenerator(CellSampler, MSONable):
 
         ``composition`` is a formula, a mapping, a pymatgen Composition or Structure (of which only the content counts), or
         several of these (the results then follow one another in their order). The formula is taken as the content of the
-        cell ("Zr16Rh8O4" has 28 atoms) times
-        ``formula_units``: one number, a list among which the samples are shared out, or "auto" for what the training
-        crystals show for such formulas, in cells up to ``max_atoms``.
+        cell ("Zr16Rh8O4" has 28 atoms) times ``formula_units``: one number, a list among which the samples are shared out,
+        or "auto" for what the training crystals show for such formulas, in cells up to ``max_atoms``.
 
         ``guidance`` steers the samples towards what DAO-P's stability model holds for stable: 0 is off, 1 the theory's
         strength. ``relax`` relaxes atoms and cell with DAO-P; ``rank`` sorts by DAO-P's energy per atom (eV), or, as
@@ -138,44 +137,17 @@ class DAOGenerator(CellSampler, MSONable):
         finish: dict[str, Any] = {"relax": relax, "rank": rank, "deduplicate": deduplicate, "symmetrize": symmetrize}
         return [one for group in self.finish_groups(groups, **finish, progress=progress) for one in group]
 
-    def groups(
-        self,
-        composition: Any,
-        n: int,
-        *,
-        formula_units: int | Sequence[int] | str = 1,
-        seed: int = 0,
-        max_atoms: int | None = None,
-        guidance: float = 0.0,
-        progress: bool = False,
-    ) -> list[list[Structure]]:
-        """Like `generate`, unranked: one list of structures for each composition, all sampled together."""
+    def groups(self, composition: Any, n: int, **how: Any) -> list[list[Structure]]:
+        """Like `generate`, unranked: one list for each composition, all sampled together; keywords as of `numbered`."""
         compositions = _as_list(composition)
         groups: list[list[Structure]] = [[] for _ in compositions]
-        for group, structure in self.numbered(
-            compositions, n, formula_units=formula_units, seed=seed, max_atoms=max_atoms, guidance=guidance,
-            progress=progress,
-        ):  # fmt: skip
+        for group, structure in self.numbered(compositions, n, **how):
             groups[group].append(structure)
         return groups
 
-    def stream(
-        self,
-        composition: Any,
-        n: int,
-        *,
-        formula_units: int | Sequence[int] | str = 1,
-        seed: int = 0,
-        max_atoms: int | None = None,
-        guidance: float = 0.0,
-        progress: bool = False,
-    ) -> Iterator[Structure]:
-        """Like `generate`, one structure after another as they are made, in bounded memory and unranked."""
-        made = self.numbered(
-            composition, n, formula_units=formula_units, seed=seed, max_atoms=max_atoms, guidance=guidance,
-            progress=progress,
-        )  # fmt: skip
-        return (structure for _, structure in made)
+    def stream(self, composition: Any, n: int, **how: Any) -> Iterator[Structure]:
+        """Like `generate`, one structure after another, unranked and in bounded memory; keywords as of `numbered`."""
+        return (structure for _, structure in self.numbered(composition, n, **how))
 
     def numbered(
         self,
@@ -188,9 +160,10 @@ class DAOGenerator(CellSampler, MSONable):
         guidance: float = 0.0,
         progress: bool = False,
     ) -> Iterator[tuple[int, Structure]]:
-        """Like `stream`, each structure with the place of its composition among those given.
+        """Structures as they are made, unranked, each with the place of its composition among those given.
 
-        Structures of different compositions may come in turns: they are sampled together.
+        Structures of different compositions may come in turns: they are sampled together. Keywords mean what they mean for
+        `generate`.
         """
         first = seed_of(seed)
         cells = [self.cells(one, n, formula_units, max_atoms) for one in _as_list(composition)]
