@@ -61,6 +61,7 @@ SALT = str(CifWriter(CRYSTALS["salt"]))
         SALT.replace("_symmetry_equiv_pos_as_xyz", "_something_else"),
         SALT.replace("5.64000000", "5.64000000(3)"),
         SALT.replace("Na0", "'Na 0'"),
+        SALT.replace("_atom_site_occupancy\n", "_atom_site_occupancy  Na  Na9  1  0.25  0.25  0.25  1\n"),
         SALT + SALT.replace("data_", "\ndata_"),
         SALT.replace("_cell_volume", "_note\n;\nlong\n;\n_cell_volume"),
         SALT.replace("  Na  Na0  1  0.00000000  0.00000000", "  Na  Na0  1  0.50000000  0.50000000"),

@@ -129,8 +129,10 @@ def _split_loop(loop: str) -> tuple[list[str], str]:
     tags: list[str] = []
     rest = loop
     while rest.lstrip().startswith("_"):
-        tag, _, rest = rest.lstrip().partition("\n")
-        tags.append(tag.strip())
+        line, _, rest = rest.lstrip().partition("\n")
+        if len(words := line.split()) > 1:
+            raise NotSimple(f"values on the line of the tag {words[0]!r}")
+        tags.append(words[0])
     return tags, rest
 
 
