@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dao_ase import checkpoint
 from dao_ase.composition import Composition, reduced_key
 from dao_ase.data.sources import open_source, read
 from dao_ase.evaluate import PairResult, ReferenceResult, compare, summarise
@@ -80,6 +81,8 @@ def run_benchmark(
         "sampler": asdict(generator.settings), "tries": generator.tries, "guidance": guidance,
         "model": generator.name, "weights": generator.fingerprint,
     }  # fmt: skip
+    if generator.tries > 1:
+        settings["chosen by"] = checkpoint.checksum(checkpoint.load(checkpoint.default_weights("dao_p"))[0])[:8]
     if seen:
         settings["unseen by"] = seen.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,11 +99,8 @@ def run_benchmark(
             results += found
             bar.update(len(found))
             bar.set_postfix_str(f"matched {summarise(results).match_rate:.3f}")
-    report = summarise(results).to_dict() | {
-        "seconds": round(seconds, 1),
-        "settings": settings,
-        "left_out": left_out,
-    }
+    origin = {"seconds": round(seconds, 1), "settings": settings, "left_out": left_out}
+    report = summarise(results).to_dict() | origin
     write_json(folder / "report.json", report)
     plot_matches(results, [len(one) for one in reference], folder / "match.png")
     return report

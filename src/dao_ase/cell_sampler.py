@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 LARGER = "dao_g_52"
 """Installed weights for the cells that are too large for the default ones."""
-
-
 TRY_STRIDE = 2_000_000_011
 """Distance between the noise seeds of two tries at one structure."""
 

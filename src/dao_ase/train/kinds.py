@@ -20,8 +20,6 @@ from dao_ase.data.batches import BucketedBatches
 from dao_ase.data.store import CrystalStore
 
 STABLE, UNSTABLE, UNKNOWN = 0, 1, 2
-KINDS = ("stable", "unstable", "unknown")
-"""Names of the kinds, in the order of their numbers."""
 STABLE_WITHIN = 0.08
 """eV/atom above the hull; MP-20 consists of what lies below."""
 

@@ -44,7 +44,10 @@ def _generation(config: TrainConfig, folder: str | Path, device: str, options: d
     source = KindBatches if denoiser.config.kinds else BucketedBatches
     batches = source(store, seed=config.seed, rank=int(os.environ.get("RANK", 0)), **config.batches)
     if config.initial:
-        denoiser.load_state_dict(denoiser.state_dict() | checkpoint.load(config.initial)[0])
+        tensors = checkpoint.load(config.initial)[0]
+        if denoiser.config.kinds:  # weights that were trained without kinds take all for stable, until they learn
+            tensors.setdefault("kind.weight", torch.zeros_like(denoiser.kind.weight))
+        denoiser.load_state_dict(tensors)
     else:
         everything = store.batch(np.arange(len(store)))
         denoiser.fit_lattice(everything.lattice, everything.num_atoms)
