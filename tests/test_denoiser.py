@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dao_ase.denoiser import PRESETS, Denoiser, DenoiserConfig
+from dao_ase.denoiser import PRESETS, Denoiser, DenoiserConfig, _summed_gaussians
 
 CONFIGS = {
     "adaptive": DenoiserConfig(width=32, layers=2, heads=4, pair_width=16, frequencies=4, radial=6),
@@ -95,3 +95,12 @@ def test_paper_preset_has_the_published_size():
 @pytest.mark.parametrize("preset", ["small", "base"])
 def test_shipped_presets_stay_small(preset):
     assert sum(parameter.numel() for parameter in Denoiser(PRESETS[preset]).parameters()) <= 10e6
+
+
+@pytest.mark.parametrize(("spacing", "count"), [(1.0, 16), (15 / 14, 8), (0.9375, 1), (1.0, 11)])
+def test_summed_gaussians_are_those_of_the_formula(spacing, count):
+    distance = torch.rand(4, 5, 27) * 60 - 1
+    distance[0, 0] = 0.0
+    expected = torch.exp(-(distance.double().unsqueeze(-1) - spacing * torch.arange(count)).square()).sum(-2)
+    found = _summed_gaussians(distance, spacing, count)
+    assert found.shape == (4, 5, count) and torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-8)

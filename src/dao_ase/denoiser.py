@@ -22,8 +22,10 @@ from dao_ase.layers import AdaptiveBlock, GatedBlock, sinusoid
 
 NUM_SPECIES = 100
 """Rows of the table of atoms, indexed by atomic number."""
-LEAST_EXPONENT = -80.0
-"""Of the exponentials of distances; below it they would underflow, which costs a processor eight times the time."""
+FURTHEST = math.sqrt(80.0)
+"""In widths of a Gaussian, which is constant beyond: exponentials that underflow take a processor eight times as long."""
+LADDER = 8
+"""Gaussians that are computed from one of them."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,6 @@ class PairFeatures(nn.Module):
 
     harmonics: Tensor
     images: Tensor
-    centers: Tensor
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
@@ -66,9 +67,6 @@ class PairFeatures(nn.Module):
         raw = 6 * config.frequencies + 9 + config.radial
         self.register_buffer("harmonics", torch.arange(1.0, config.frequencies + 1), persistent=False)
         self.register_buffer("images", torch.tensor(list(product((-1.0, 0.0, 1.0), repeat=3))), persistent=False)
-        self.register_buffer(
-            "centers", torch.linspace(0.5, config.radial_cutoff, max(config.radial, 1)), persistent=False
-        )
         self.raw_norm = nn.LayerNorm(raw, elementwise_affine=False) if config.pair_width == 0 else nn.Identity()
         if config.pair_width:
             self.stem = nn.Linear(raw, 2 * config.pair_width)
@@ -110,9 +108,34 @@ class PairFeatures(nn.Module):
         vectors = torch.einsum("bijx,bxy->bijy", nearest, lattice)
         shifts = torch.einsum("rx,bxy->bry", self.images, lattice)
         distance = (vectors.unsqueeze(-2) + shifts[:, None, None]).square().sum(-1).add(1e-6).sqrt()
-        width = self.cutoff / self.radial
-        exponent = -((distance.unsqueeze(-1) - self.centers) / width).square()
-        return exponent.clamp_min(LEAST_EXPONENT).exp().sum(-2)
+        first, width = 0.5, self.cutoff / self.radial
+        spacing = (self.cutoff - first) / max(self.radial - 1, 1)
+        return _summed_gaussians((distance - first) / width, spacing / width, self.radial)
+
+
+def _summed_gaussians(
+    distance: Float[Tensor, "*pairs images"], spacing: float, count: int
+) -> Float[Tensor, "*pairs count"]:
+    """Σ exp(−(d − kΔ)²) over the last axis for k = 0, …, count − 1, with an exponential or two for every `LADDER` of them.
+
+    Neighbouring Gaussians have the ratio exp(2Δu) · exp(−(2j + 1)Δ²), where u is the distance from the one that is
+    computed and j the number of steps from it.
+    """
+    sums = []
+    for start in range(0, count, LADDER):
+        below = min(LADDER, count - start) // 2
+        above = min(LADDER, count - start) - below - 1
+        offset = (distance - (start + below) * spacing).clamp(-FURTHEST, FURTHEST)
+        anchor, ratio = torch.exp(-offset.square()), torch.exp(2 * spacing * offset)
+        down: list[Tensor] = []
+        up = [anchor.sum(-1)]
+        for steps, factor, found in ((below, 1 / ratio, down), (above, ratio, up)):
+            value = anchor
+            for step in range(steps):
+                value = value * (factor * math.exp(-(2 * step + 1) * spacing**2))
+                found.append(value.sum(-1))
+        sums += [*reversed(down), *up]
+    return torch.stack(sums, -1)
 
 
 class Denoiser(nn.Module):
