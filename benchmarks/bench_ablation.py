@@ -144,7 +144,7 @@ class Ablation:
             "references": len(self.ranking["as drawn"].results),
             "samples": self.options.samples,
             "guidance": self.options.guidance,
-            "tries": self.chooser.tries,
+            "tries": self.options.tries,
             "model": {"generator": self.generator.name, "weights": self.generator.fingerprint},
             "known crystals": self.known.quality(),
             "generation": rows,
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--judged", type=int, default=4, help="samples of each reference that are judged")
     parser.add_argument("--polymorphs", type=int, default=12, help="compositions with several references")
     parser.add_argument("--guidance", type=float, default=5.0)
-    parser.add_argument("--tries", type=int, help="of the rows that choose; by default what the weights say")
+    parser.add_argument("--tries", type=int, default=4, help="of the rows that choose")
     parser.add_argument("--weights", help="of another DAO-G")
     parser.add_argument("--stability", help="weights of another stability model")
     parser.add_argument("--cache", type=Path, default=Path("runs/ablation/known_energies.json"))

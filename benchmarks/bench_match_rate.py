@@ -50,7 +50,9 @@ if __name__ == "__main__":
         generator = DAOGenerator(tries=tries)
         with tempfile.TemporaryDirectory() as folder:
             limit = 16 if options.quick else limit
-            figures[name] = {"evaluations a sample": generator.tries * generator.settings.steps} | run_benchmark(
+            figures[name] = {
+                "evaluations a sample": generator.tries_of(samples) * generator.settings.steps
+            } | run_benchmark(
                 generator, file, Path(folder), samples=samples, limit=limit, seed=options.seed, progress=True, seen=seen
             )
     record(f"match_rate_{options.benchmark}", figures | {"published": PUBLISHED[options.benchmark]}, seed=options.seed)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dao_ase import checkpoint
 from dao_ase.cell_sampler import TRY_STRIDE, CellSampler
 from dao_ase.composition import Composition
 from dao_ase.gates import refusal
@@ -43,6 +44,14 @@ def test_settings_of_the_file_can_be_replaced(weights):
     assert CellSampler(weights).settings.steps == 3
     changed = CellSampler(weights, steps=5, lattice_noise=0.5, anti_annealing=None).settings
     assert (changed.steps, changed.lattice_noise, changed.anti_annealing) == (5, 0.5, 5.0)
+
+
+def test_of_many_structures_each_gets_fewer_tries(weights, tmp_path):
+    tensors, header = checkpoint.load(weights)
+    checkpoint.save(tmp_path / "four.safetensors", tensors, header | {"tries": 4})
+    sampler = CellSampler(str(tmp_path / "four.safetensors"))
+    assert [sampler.tries_of(count) for count in (1, 10, 11, 20, 21, 1000)] == [4, 4, 3, 2, 1, 1]
+    assert CellSampler(weights, tries=3).tries_of(1000) == 3
 
 
 @pytest.mark.parametrize("wrong", [{"tries": 0}, {"lattice_noise": -1.0}, {"steps": 0}])

@@ -78,10 +78,10 @@ def run_benchmark(
         raise ValueError(f"DAO-G can make no crystal of {str(file)!r}: {left_out}")
     settings = {
         "file": file.name, "references": len(reference), "samples": samples, "seed": seed,
-        "sampler": asdict(generator.settings), "tries": generator.tries, "guidance": guidance,
+        "sampler": asdict(generator.settings), "tries": generator.tries_of(samples), "guidance": guidance,
         "model": generator.name, "weights": generator.fingerprint,
     }  # fmt: skip
-    if generator.tries > 1:
+    if generator.tries_of(samples) > 1:
         settings["chosen by"] = checkpoint.checksum(checkpoint.load(checkpoint.default_weights("dao_p"))[0])[:8]
     if seen:
         settings["unseen by"] = seen.name

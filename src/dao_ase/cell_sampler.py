@@ -27,6 +27,8 @@ LARGER = "dao_g_52"
 """Installed weights for the cells that are too large for the default ones."""
 TRY_STRIDE = 2_000_000_011
 """Distance between the noise seeds of two tries at one structure."""
+DRAWS = 40
+"""Of many structures of one composition each gets fewer tries, so that no more are drawn: choosing costs variety."""
 
 
 class CellSampler:
@@ -56,10 +58,15 @@ class CellSampler:
         self._denoiser.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         self._denoiser.to(device).eval()
         self._process = PROCESSES[self._header["process"]]()
-        self.tries = int(tries or self._header.get("tries", 1))
         known: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
         self.settings = replace(SamplerSettings(**self._header.get("sampler", {})), **known)
         self._guide: Guidance | None = None
+
+    def tries_of(self, count: int) -> int:
+        """Tries at each of ``count`` structures of one composition: as asked, or as the weight file and `DRAWS` say."""
+        if self._asked["tries"] is not None:
+            return int(self._asked["tries"])
+        return max(1, min(int(self._header.get("tries", 1)), DRAWS // max(count, 1)))
 
     @property
     def elements(self) -> list[str]:
@@ -111,33 +118,36 @@ class CellSampler:
         return replace(self._guide, settings=replace(self._guide.settings, scale=scale))
 
     def sample_cells(
-        self, cells: Sequence[Composition], seeds: Sequence[int], guidance: float = 0.0
+        self, cells: Sequence[Composition], seeds: Sequence[int], guidance: float = 0.0, *, count: int = 1
     ) -> list[Structure]:
         """One structure for the content of each cell, from the seed of the same place.
 
-        Of several ``tries`` the one is taken that DAO-P gives the lowest energy, without relaxation; one that the geometry
-        gates would refuse comes only where there is no other.
+        Of several tries (`tries_of` the ``count`` structures that are made of a composition) the one is taken that DAO-P
+        gives the lowest energy, without relaxation; one that the geometry gates would refuse comes only where there is no
+        other.
         """
         own = [i for i, cell in enumerate(cells) if self.weights or cell.num_atoms <= self._header["max_atoms"]]
         made: list[Structure | None] = [None] * len(cells)
         if rest := sorted(set(range(len(cells))) - set(own)):
-            others = self.larger.sample_cells([cells[i] for i in rest], [seeds[i] for i in rest], guidance)
+            others = self.larger.sample_cells([cells[i] for i in rest], [seeds[i] for i in rest], guidance, count=count)
             for index, structure in zip(rest, others, strict=True):
                 made[index] = structure
-        drawn = self._tries([cells[i] for i in own], [seeds[i] for i in own], guidance)
+        drawn = self._tries([cells[i] for i in own], [seeds[i] for i in own], guidance, self.tries_of(count))
         for index, tries in zip(own, drawn, strict=True):
             chosen = next((one for one in tries if refusal(one) is None), tries[0])
             chosen.properties.update(formula_units=cells[index].formula_units, seed=seeds[index], model=self.name)
             made[index] = chosen
         return [structure for structure in made if structure is not None]
 
-    def _tries(self, cells: Sequence[Composition], seeds: Sequence[int], guidance: float) -> list[list[Structure]]:
+    def _tries(
+        self, cells: Sequence[Composition], seeds: Sequence[int], guidance: float, tries: int
+    ) -> list[list[Structure]]:
         """For each cell its tries, those of lowest energy first."""
-        repeated = [cell for cell in cells for _ in range(self.tries)]
-        attempts = [seed + TRY_STRIDE * attempt for seed in seeds for attempt in range(self.tries)]
+        repeated = [cell for cell in cells for _ in range(tries)]
+        attempts = [seed + TRY_STRIDE * attempt for seed in seeds for attempt in range(tries)]
         drawn = self._draw(repeated, attempts, guidance)
-        groups = [drawn[place : place + self.tries] for place in range(0, len(drawn), self.tries)]
-        return ranked_groups(groups, "energy" if self.tries > 1 else False)
+        groups = [drawn[place : place + tries] for place in range(0, len(drawn), tries)]
+        return ranked_groups(groups, "energy" if tries > 1 else False)
 
     def _draw(self, cells: Sequence[Composition], seeds: Sequence[int], guidance: float) -> list[Structure]:
         """One structure for each cell and seed, by this network; nothing is refused."""

@@ -61,10 +61,11 @@ class DAOGenerator(CellSampler, MSONable):
     ('...', -...)
 
     ``weights`` is a weight file; by default those installed with the package, one model for cells up to 20 atoms and another
-    for larger ones. Each structure is the best of ``tries``, the one of lowest energy for DAO-P as they are; each try takes
-    ``steps`` network evaluations. ``anti_annealing`` is the speed-up of the last steps, ``lattice_noise`` the spread of the
-    cells at the start (defaults: what validation found best). ``stability`` is the weight file of the model that guides, by
-    default the installed one.
+    for larger ones. Each structure is the best of ``tries``, the one of lowest energy for DAO-P as they are (default:
+    four for up to ten structures of a composition, two for twenty, one from twenty-one on); each try takes ``steps`` network
+    evaluations. ``anti_annealing`` is the speed-up of the last steps, ``lattice_noise`` the spread of the cells at the start
+    (defaults: what validation found best). ``stability`` is the weight file of the model that guides, by default the
+    installed one.
     """
 
     def __init__(
@@ -221,7 +222,7 @@ class DAOGenerator(CellSampler, MSONable):
                 for _ in range(MAX_ATTEMPTS):
                     failed = []
                     structures = self.sample_cells(
-                        [one.cell for one in waiting], [one.seed for one in waiting], guidance
+                        [one.cell for one in waiting], [one.seed for one in waiting], guidance, count=n
                     )
                     for request, structure in zip(waiting, structures, strict=True):
                         reason = refusal(structure)
