@@ -27,8 +27,8 @@ LARGER = "dao_g_52"
 """Installed weights for the cells that are too large for the default ones."""
 TRY_STRIDE = 2_000_000_011
 """Distance between the noise seeds of two tries at one structure."""
-DRAWS = 40
-"""Of many structures of one composition each gets fewer tries, so that no more are drawn: choosing costs variety."""
+DRAWS = 80
+"""Of many structures of one composition each gets fewer tries, so that no more are drawn: a long list holds the better ones anyway."""
 
 
 class CellSampler:
