@@ -1,9 +1,8 @@
 """What guidance, relaxation and ranking buy and cost: the same compositions, seeds and samples throughout.
 
 Rows of generation: DAO-G as it is (one try), guided by the stability model, the best of several tries by DAO-P's energy, and
-these relaxed with DAO-P; match rate and RMSE of one
-and of all samples, the share of stable ones by an independent judge (CHGNet against a hull of known crystals, judge.py),
-and which are unique and novel. Rows of ranking: for which share of compositions the first, one of the first three, or any
+these relaxed with DAO-P, and other weights (``--also``: the stages of the training); match rate and RMSE of one and of all
+samples, the share of stable ones by an independent judge (CHGNet against a hull of known crystals, judge.py), and which are unique and novel. Rows of ranking: for which share of compositions the first, one of the first three, or any
 of the ranked list matches, and the processor time that it takes to get there. Polymorphs: compositions with several
 references, of which all were found.
 """
@@ -103,6 +102,9 @@ class Ablation:
         self.options = options
         self.generator = DAOGenerator(options.weights, stability=options.stability, tries=1)
         self.chooser = DAOGenerator(options.weights, stability=options.stability, tries=options.tries)
+        self.others = {
+            name: DAOGenerator(file, tries=1) for name, _, file in (one.partition("=") for one in options.also)
+        }
         self.judge = Judge(KnownCrystals(options.data), options.cache)
         self.generation: dict[str, Row] = defaultdict(Row)
         self.ranking: dict[str, Row] = defaultdict(Row)
@@ -127,6 +129,10 @@ class Ablation:
         self._generated("chosen, relaxed", best, known, choosing + bestly)
         self._generated("unguided, relaxed", long, known, sampling + longly)
         self._generated("guided, relaxed", both, known, guiding + bothly)
+        for name, generator in self.others.items():
+            clock()
+            made = predict(generator, known, samples, seed)
+            self._generated(name, made, known, clock())
         stability, energy = (lambda row: by_stability(row, self.options.stability)), by_energy
         self._ordered("as drawn", plain, known, list, sampling)
         self._ordered("by the stability model", plain, known, stability, sampling)
@@ -147,6 +153,7 @@ class Ablation:
             "tries": self.options.tries,
             "model": {"generator": self.generator.name, "weights": self.generator.fingerprint},
             "known crystals": self.known.quality(),
+            "other weights": {name: one.fingerprint for name, one in self.others.items()},
             "generation": rows,
             "ranking": {name: row.shares() for name, row in self.ranking.items()},
             "guided over unguided, processor time": round(
@@ -155,14 +162,18 @@ class Ablation:
         }
 
     def polymorphs(self, file: Path, count: int) -> dict[str, Any]:
-        """Compositions with two to four references: for which share of them all were found, with and without guidance."""
+        """For which share of the compositions with two to four references all of them were found, in three ways."""
         everything = references(file, None, self.options.seed)
         sizes = Counter(one.composition.reduced_formula for one in everything)
         chosen = [name for name, size in sizes.items() if 2 <= size <= 4][:count]
         known = [one for one in everything if one.composition.reduced_formula in chosen]
         found: dict[str, Any] = {"compositions": dict(sorted(Counter(str(sizes[name]) for name in chosen).items()))}
-        for name, scale in (("unguided", 0.0), ("guided", self.options.guidance)):
-            made = predict(self.generator, known, self.options.samples, self.options.seed, scale)
+        for name, generator, scale in (
+            ("unguided", self.generator, 0.0),
+            ("guided", self.generator, self.options.guidance),
+            ("chosen", self.chooser, 0.0),
+        ):
+            made = predict(generator, known, self.options.samples, self.options.seed, scale)
             found[name] = summarise(compare(made, known, workers=1)).polymorphs
         return found
 
@@ -194,6 +205,9 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=5.0)
     parser.add_argument("--tries", type=int, default=4, help="of the rows that choose")
     parser.add_argument("--weights", help="of another DAO-G")
+    parser.add_argument(
+        "--also", action="append", default=[], metavar="NAME=WEIGHTS", help="a further row: other weights"
+    )
     parser.add_argument("--stability", help="weights of another stability model")
     parser.add_argument("--cache", type=Path, default=Path("runs/ablation/known_energies.json"))
     options = parser.parse_args()

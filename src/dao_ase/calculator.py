@@ -139,6 +139,18 @@ class DAOCalculator(Calculator):
         """Symbols of the elements that the model was trained on."""
         return [SYMBOLS[number] for number in self.model.elements]
 
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What has changed since the last calculation, of all that matters to a potential without charges and spins."""
+        if self.atoms is None:
+            return list(all_changes)
+        pairs = {
+            "positions": (self.atoms.positions, atoms.positions),
+            "numbers": (self.atoms.numbers, atoms.numbers),
+            "cell": (self.atoms.cell.array, atoms.cell.array),
+            "pbc": (self.atoms.pbc, atoms.pbc),
+        }
+        return [name for name, (before, now) in pairs.items() if not np.array_equal(before, now)]
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -202,7 +214,10 @@ def _refuse_undefined(atoms: Atoms) -> None:
 
 
 def _refuse_flat_cell(atoms: Atoms) -> None:
-    periodic = atoms.cell.array[atoms.pbc]
+    cell = atoms.cell.array
+    if abs(np.linalg.det(cell)) > 1e-6 * np.square(cell).sum():
+        return  # the determinant is the product of three singular values, of which two are less than that sum
+    periodic = cell[atoms.pbc]
     if len(periodic) and np.linalg.matrix_rank(periodic, tol=1e-6) < len(periodic):
         raise ValueError(
             f"pbc is {atoms.pbc.tolist()}, but the lattice vectors along the periodic axes are zero or linearly "
