@@ -1,9 +1,10 @@
 """What guidance, relaxation and ranking buy and cost: the same compositions, seeds and samples throughout.
 
-Rows of generation: DAO-G as it is (one try), guided by the stability model, the best of several tries by DAO-P's energy, and
-these relaxed with DAO-P, and other weights (``--also``: the stages of the training); match rate and RMSE of one and of all
-samples, the share of stable ones by an independent judge (CHGNet against a hull of known crystals, judge.py), and which are unique and novel. Rows of ranking: for which share of compositions the first, one of the first three, or any
-of the ranked list matches, and the processor time that it takes to get there. Polymorphs: compositions with several
+Rows of generation: DAO-G as it is (one try), guided by the stability model, the best of several tries by DAO-P's energy,
+these relaxed with DAO-P, and other weights (``--also``: the stages of the training). Of each row match rate and RMSE of one
+and of all samples, the share of stable ones by an independent judge (CHGNet against a hull of known crystals, judge.py),
+and how many are unique and novel. Rows of ranking: for which share of compositions the first, one of the first three, or
+any of the ranked list matches, and the processor time that it takes to get there. Polymorphs: compositions with several
 references, of which all were found.
 """
 
