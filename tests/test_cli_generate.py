@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.io import read, write
 from click.testing import CliRunner
 from pymatgen.core import Structure
@@ -136,17 +137,21 @@ def test_nothing_made_is_a_failure(tmp_path, weights, monkeypatch):
 
 
 def test_evaluate_writes_a_report_and_resumes(tmp_path, weights, monkeypatch):
-    write_rock_salts(tmp_path / "salt.npz")
+    salts = [bulk(name, "rocksalt", a=5) for name in ("NaCl", "CsCl", "NaCl", "FeSi", "HCl", "NaCl")]
+    write(tmp_path / "salts.extxyz", salts)
     monkeypatch.setattr("dao_ase.benchmark.PART", 2)
-    arguments = ["evaluate", str(tmp_path / "salt.npz"), "--samples", "2", "--weights", weights, "--workers", "1"]
+    arguments = ["evaluate", str(tmp_path / "salts.extxyz"), "--samples", "2", "--weights", weights, "--workers", "1"]
     arguments += ["-o", str(tmp_path / "out"), "--json"]
     first = json.loads(run(*arguments).stdout)
-    assert first["references"] == 5 and first["samples"] == 2
+    assert first["references"] == 6 and first["samples"] == 2
     log = tmp_path / "out" / "results.jsonl"
     log.write_text("".join(line + "\n" for line in log.read_text().splitlines()[:2]) + '{"half a li')
     again = json.loads(run(*arguments).stdout)
     assert {**again, "seconds": 0} == {**first, "seconds": 0}
-    assert len(log.read_text().splitlines()) == 4
+    parts = [json.loads(line)["results"] for line in log.read_text().splitlines()[1:]]
+    assert len(parts) > 1
+    others = {one["composition"]: len(one["others"]) for part in parts for one in part}
+    assert others == {"NaCl": 4, "CsCl": 0, "FeSi": 0, "HCl": 0}  # no border parts polymorphs
     assert (tmp_path / "out" / "match.png").exists()
 
 

@@ -30,7 +30,7 @@ FILES = {
 """Under which names the test set of a benchmark is looked for."""
 
 PART = 256
-"""References that are sampled, matched and saved together; polymorphs on both sides of a border are not compared."""
+"""References that are sampled, matched and saved together, and the polymorphs of the last of them."""
 
 
 def find_benchmark(name: str, folder: Path) -> Path:
@@ -88,9 +88,9 @@ def run_benchmark(
     folder.mkdir(parents=True, exist_ok=True)
     results, seconds = _resume(folder / "results.jsonl", settings)
     with tqdm(total=len(reference), initial=len(results), unit="crystal", disable=not progress) as bar:
-        for start in range(len(results), len(reference), PART):
-            began = time.monotonic()
-            part = reference[start : start + PART]
+        while len(results) < len(reference):
+            began, start = time.monotonic(), len(results)
+            part = _next_part(reference, start)
             made = predict(generator, part, samples, seed * SEED_STRIDE + start * samples, guidance)
             found = compare(made, part, workers=workers)
             seconds += time.monotonic() - began
@@ -104,6 +104,15 @@ def run_benchmark(
     write_json(folder / "report.json", report)
     plot_matches(results, [len(one) for one in reference], folder / "match.png")
     return report
+
+
+def _next_part(reference: list[Structure], start: int) -> list[Structure]:
+    """The next `PART` references, and as many more as have the composition of the last."""
+    end = min(start + PART, len(reference))
+    last = reduced_key(reference[end - 1].atomic_numbers)
+    while end < len(reference) and reduced_key(reference[end].atomic_numbers) == last:
+        end += 1
+    return reference[start:end]
 
 
 def _unfit(generator: DAOGenerator, reference: Structure) -> str | None:
@@ -140,7 +149,7 @@ def predict(
 ) -> list[list[Structure]]:
     """``samples`` structures with the atoms of each reference."""
     cells = [Composition.from_atomic_numbers(one.atomic_numbers) for one in reference for _ in range(samples)]
-    made = generator.sample_cells(cells, range(seed, seed + len(cells)), guidance)
+    made = generator.sample_cells(cells, range(seed, seed + len(cells)), guidance, count=samples)
     return [made[start : start + samples] for start in range(0, len(made), samples)]
 
 
