@@ -49,7 +49,7 @@ class PairAttention(nn.Module):
     ) -> Float[Tensor, "crystals atoms width"]:
         crystals, count, width = atoms.shape
         qkv = self.atom(atoms).view(crystals, count, 3, self.heads, self.head_width)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [crystals, heads, atoms, head_width]
+        query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # [crystals, heads, atoms, head_width]
         absorb = self.pair.weight.view(self.heads, self.head_width, -1).to(query.dtype)
         query = query * self.head_width**-0.5
         pair_query = torch.einsum("bhic,hcp->bihp", query, absorb)

@@ -52,7 +52,7 @@ class BucketedBatches:
         self._cursor = dict.fromkeys(sizes, 0)
         self._order: dict[int, tuple[int, np.ndarray]] = {}
         self._rank = rank
-        self._rng = np.random.Generator(np.random.PCG64([seed, rank]))
+        self._rng = np.random.Generator(np.random.PCG64([seed, 0]))  # all ranks take cells of one size at the same time
 
     @property
     def num_crystals(self) -> int:
