@@ -8,7 +8,6 @@ a folder of PBE pseudopotentials. Processor time is compared, since the machine 
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 import os
 
@@ -150,7 +149,4 @@ if __name__ == "__main__":
             for method, found in row["methods"].items() if method == "pw.x" and "times" in found
         ), 0),
     }  # fmt: skip
-    if options.quick:
-        print(json.dumps(figures, indent=1))
-    else:
-        record("espresso", figures, seed=options.seed, packages=("chgnet",) if peers else ())
+    record("espresso", figures, seed=options.seed, packages=("chgnet",) if peers else ())

@@ -24,7 +24,10 @@ PACKAGES = ("dao-ase", "torch", "numpy", "ase", "pymatgen")
 
 
 def record(name: str, figures: dict[str, Any], *, seed: int | None = None, packages: tuple[str, ...] = ()) -> Path:
-    """Writes ``benchmarks/results/NAME.json`` and prints it; name the peers that were measured beside in ``packages``."""
+    """Writes ``benchmarks/results/NAME.json`` and prints it; name the peers that were measured beside in ``packages``.
+
+    With ``--quick`` it is only printed: a small run does not replace what was measured.
+    """
     result = {
         "benchmark": name,
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
@@ -38,7 +41,8 @@ def record(name: str, figures: dict[str, Any], *, seed: int | None = None, packa
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8")
+    if "--quick" not in sys.argv:
+        path.write_text(text, encoding="utf-8")
     print(text, end="")
     return path
 

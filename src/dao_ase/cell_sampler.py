@@ -28,7 +28,7 @@ LARGER = "dao_g_52"
 TRY_STRIDE = 2_000_000_011
 """Distance between the noise seeds of two tries at one structure."""
 DRAWS = 80
-"""Of many structures of one composition each gets fewer tries, so that no more are drawn: a long list holds the better ones anyway."""
+"""Of many structures of one composition each gets fewer tries, so that no more than this are drawn."""
 
 
 class CellSampler:

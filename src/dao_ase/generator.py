@@ -62,10 +62,10 @@ class DAOGenerator(CellSampler, MSONable):
 
     ``weights`` is a weight file; by default those installed with the package, one model for cells up to 20 atoms and another
     for larger ones. Each structure is the best of ``tries``, the one of lowest energy for DAO-P as they are (default:
-    four for up to twenty structures of a composition, fewer for more, one from forty-one on); each try takes ``steps`` network
-    evaluations. ``anti_annealing`` is the speed-up of the last steps, ``lattice_noise`` the spread of the cells at the start
-    (defaults: what validation found best). ``stability`` is the weight file of the model that guides, by default the
-    installed one.
+    four for up to twenty structures of a composition, fewer for more, one from forty-one on); each try takes ``steps``
+    network evaluations. ``anti_annealing`` is the speed-up of the last steps, ``lattice_noise`` the spread of the cells at
+    the start (defaults: what validation found best). ``stability`` is the weight file of the model that guides, by default
+    the installed one.
     """
 
     def __init__(
