@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from dao_ase.data.batches import BucketedBatches
+from dao_ase.data.batches import BucketedBatches, LabelledBatch
 from dao_ase.data.shards import encode_texts
 from dao_ase.data.store import CrystalStore
 from dao_ase.denoiser import Denoiser, DenoiserConfig
 from dao_ase.train.denoising import DenoisingObjective
-from dao_ase.train.kinds import STABLE, UNKNOWN, UNSTABLE, KindBatch, KindBatches, kinds_of
+from dao_ase.train.kinds import STABLE, UNKNOWN, UNSTABLE, kind_batches, kinds_of
 
 TINY = DenoiserConfig(width=16, layers=1, heads=2, pair_width=8, frequencies=2, radial=4, kinds=3)
 
@@ -41,15 +41,15 @@ def test_kinds_follow_the_hull_and_mp20_is_stable(store):
 
 
 def test_each_crystal_comes_with_its_kind_and_the_order_can_be_resumed(store):
-    batches = KindBatches(store, crystals=3, seed=1)
+    batches = kind_batches(store, crystals=3, seed=1)
     next(batches)
     state, expected = batches.state_dict(), next(batches)
-    again = KindBatches(store, crystals=3, seed=1)
+    again = kind_batches(store, crystals=3, seed=1)
     again.load_state_dict(state)
     found = next(again)
-    assert torch.equal(found.kind, expected.kind)
+    assert torch.equal(found.label, expected.label)
     places = found.crystals.lattice[:, 0, 0].round().long() - 3
-    assert torch.equal(found.kind, torch.from_numpy(kinds_of(store))[places])
+    assert torch.equal(found.label, torch.from_numpy(kinds_of(store))[places])
 
 
 @pytest.mark.parametrize("kind", [None, 0])
@@ -65,7 +65,11 @@ def test_the_kind_reaches_the_loss(store):
     denoiser, crystals = moved_denoiser(), next(BucketedBatches(store, crystals=4))
     losses = [
         DenoisingObjective(denoiser).loss(denoiser, batch, torch.Generator().manual_seed(0))["loss"].item()
-        for batch in (crystals, KindBatch(crystals, torch.zeros(4).long()), KindBatch(crystals, torch.ones(4).long()))
+        for batch in (
+            crystals,
+            LabelledBatch(crystals, torch.zeros(4).long()),
+            LabelledBatch(crystals, torch.ones(4).long()),
+        )
     ]
     assert losses[0] == pytest.approx(losses[1])
     assert losses[0] != pytest.approx(losses[2], rel=1e-6)

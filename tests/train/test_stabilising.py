@@ -8,6 +8,7 @@ import torch
 
 from dao_ase import checkpoint
 from dao_ase.crystals import Crystals
+from dao_ase.data.batches import LabelledBatch
 from dao_ase.data.build import BuildRules, build
 from dao_ase.data.sources import open_source
 from dao_ase.data.store import CrystalStore
@@ -15,7 +16,7 @@ from dao_ase.denoiser import Denoiser, DenoiserConfig
 from dao_ase.processes import PROCESSES
 from dao_ase.stability import StabilityModel, load_stability
 from dao_ase.train.config import TrainConfig
-from dao_ase.train.stabilising import DIVERGENCES, HullBatch, HullBatches, StabilityObjective
+from dao_ase.train.stabilising import DIVERGENCES, HullBatches, StabilityObjective
 from dao_ase.train.tasks import build_trainer
 from generation import write_rock_salts
 
@@ -45,11 +46,13 @@ def test_proposition_1(process, divergence):
     torch.manual_seed(0)
     lattice = torch.stack([size * torch.eye(3) for size in (2.2, 3.2)]).repeat(64, 1, 1)
     count = torch.ones(128, dtype=torch.long)
-    batch = HullBatch(Crystals(lattice, torch.zeros(128, 3), 14 * count, count), torch.tensor([0.0, 0.4]).repeat(64))
+    batch = LabelledBatch(
+        Crystals(lattice, torch.zeros(128, 3), 14 * count, count), torch.tensor([0.0, 0.4]).repeat(64)
+    )
     model = StabilityModel(TINY)
     model.denoiser.fit_lattice(lattice, count)
     model.denoiser.code_std[:5] = 1.0
-    model.fit_energies(batch.e_above_hull)
+    model.fit_energies(batch.label)
     objective = StabilityObjective(model, process, divergence=divergence, clean_share=0.1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=6e-3)
     rng = torch.Generator().manual_seed(0)
@@ -62,7 +65,7 @@ def test_proposition_1(process, divergence):
         optimizer.step()
 
     codes = model.denoiser.encode_lattice(lattice[:2], count[:2])
-    energies = model.standardise(batch.e_above_hull[:2])
+    energies = model.standardise(batch.label[:2])
     for time in (0.15, 0.5, 0.85):
         forward = PROCESSES[process]()
         signal, spread = (
@@ -102,7 +105,7 @@ def store(tmp_path_factory) -> CrystalStore:
 def test_batches_carry_their_labels(store):
     batches = HullBatches(store, crystals=8)
     for _, batch in zip(range(10), batches, strict=False):
-        for volume, energy in zip(batch.crystals.volume.tolist(), batch.e_above_hull.tolist(), strict=True):
+        for volume, energy in zip(batch.crystals.volume.tolist(), batch.label.tolist(), strict=True):
             place = int(np.argmin(abs(store.batch(np.arange(40)).volume.numpy() - volume)))
             assert energy == pytest.approx(store.labels["e_above_hull"][place], nan_ok=True)
     assert HullBatches(store, unlabelled=0.0).num_atoms.shape == (20,)
@@ -113,13 +116,13 @@ def test_crystals_without_a_label_are_only_denoised(store):
     model = StabilityModel(TINY)
     model.fit_energies(torch.tensor([0.0, 0.1]))
     batch = next(HullBatches(store, crystals=8))
-    unknown = HullBatch(batch.crystals, torch.full((8,), torch.nan))
+    unknown = LabelledBatch(batch.crystals, torch.full((8,), torch.nan))
     values = StabilityObjective(model).loss(model, unknown, torch.Generator().manual_seed(0))
     assert values["energy"].item() == 0 and values["coordinates"].item() > 0
     values["loss"].backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
     shown = StabilityObjective(model, clean_share=1.0)
-    known = HullBatch(batch.crystals, torch.zeros(8))
+    known = LabelledBatch(batch.crystals, torch.zeros(8))
     assert shown.loss(model, known, torch.Generator().manual_seed(0))["coordinates"].item() == 0
 
 

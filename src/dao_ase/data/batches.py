@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
 
 from dao_ase.crystals import Crystals
 
@@ -92,3 +97,49 @@ class BucketedBatches:
         """Continues where `state_dict` was taken."""
         self._cursor = {int(n): place for n, place in state["cursor"].items()}
         self._rng.bit_generator.state = state["rng"]
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """Crystals of equal size and one label of each."""
+
+    crystals: Crystals
+    label: Shaped[Tensor, "crystals"]
+
+    def __len__(self) -> int:
+        return len(self.crystals)
+
+    def to(self, device: torch.device) -> LabelledBatch:
+        """The same batch on another device."""
+        return LabelledBatch(self.crystals.to(device), self.label.to(device))
+
+
+class LabelledBatches:
+    """Bucketed batches of some ``chosen`` crystals of a source (by default all), each with its label."""
+
+    def __init__(
+        self, source: CrystalSource, labels: np.ndarray, chosen: np.ndarray | None = None, **settings: Any
+    ) -> None:
+        self._source, self._labels = source, torch.from_numpy(labels)
+        self._chosen = np.arange(len(labels)) if chosen is None else chosen
+        self.num_atoms = np.asarray(source.num_atoms)[self._chosen]
+        self._batches = BucketedBatches(self, **settings)
+
+    def batch(self, indices: np.ndarray) -> Crystals:
+        """The crystals at these places of what was chosen."""
+        return self._source.batch(self._chosen[indices])
+
+    def __iter__(self) -> Iterator[LabelledBatch]:
+        return self
+
+    def __next__(self) -> LabelledBatch:
+        indices = self._batches.next_indices()
+        return LabelledBatch(self.batch(indices), self._labels[torch.from_numpy(self._chosen[indices])])
+
+    def state_dict(self) -> dict:
+        """Where the iterator stands."""
+        return self._batches.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continues where `state_dict` was taken."""
+        self._batches.load_state_dict(state)

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dao_ase.crystals import Crystals
+from dao_ase.data.batches import LabelledBatch
 from dao_ase.denoiser import Denoiser
 from dao_ase.processes import PROCESSES, Geometry
-from dao_ase.train.kinds import KindBatch
 
 
 class DenoisingObjective:
@@ -18,7 +18,7 @@ class DenoisingObjective:
         L = E_t [ ‖v_θ − v‖²/3N + w ‖k_θ − k‖²/6 ],   t uniform, stratified over the batch
 
     All crystals of a batch have the same number of atoms (`dao_ase.data.batches.BucketedBatches`); they may come with their
-    kinds (`dao_ase.train.kinds.KindBatches`).
+    kinds (`dao_ase.train.kinds.kind_batches`).
     """
 
     def __init__(self, denoiser: Denoiser, process: str = "flow", lattice_weight: float = 0.5) -> None:
@@ -26,9 +26,9 @@ class DenoisingObjective:
             raise ValueError(f"process {process!r} is none of {sorted(PROCESSES)}")
         self.denoiser, self.process, self.lattice_weight = denoiser, PROCESSES[process](), lattice_weight
 
-    def loss(self, model: nn.Module, batch: Crystals | KindBatch, rng: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, model: nn.Module, batch: Crystals | LabelledBatch, rng: torch.Generator) -> dict[str, Tensor]:
         """Losses of a batch; ``model`` is the (compiled) denoiser."""
-        batch, kind = (batch.crystals, batch.kind) if isinstance(batch, KindBatch) else (batch, None)
+        batch, kind = (batch.crystals, batch.label) if isinstance(batch, LabelledBatch) else (batch, None)
         crystals = len(batch)
         atomic_numbers = batch.atomic_numbers.view(crystals, -1)
         mask = torch.ones_like(atomic_numbers, dtype=torch.bool)

@@ -9,8 +9,6 @@ given M_t, where exp(−E_θ) is the mean of exp(−β E_0): then E_θ is the in
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dao_ase.crystals import Crystals
-from dao_ase.data.batches import BucketedBatches
+from dao_ase.data.batches import LabelledBatch, LabelledBatches
 from dao_ase.data.store import CrystalStore
 from dao_ase.processes import PROCESSES, Geometry
 from dao_ase.stability import StabilityModel
@@ -30,58 +27,24 @@ LARGEST_EXPONENT = 8.0
 """Beyond it the exponential goes on as its tangent: a wild prediction costs much, but nothing overflows."""
 
 
-@dataclass(frozen=True)
-class HullBatch:
-    """Crystals of equal size and their energies above the hull (eV/atom), NaN where not known."""
+class HullBatches(LabelledBatches):
+    """Batches with energies above the hull (eV/atom), NaN where not known.
 
-    crystals: Crystals
-    e_above_hull: Float[Tensor, "crystals"]
-
-    def __len__(self) -> int:
-        return len(self.crystals)
-
-    def to(self, device: torch.device) -> HullBatch:
-        """The same batch on another device."""
-        return HullBatch(self.crystals.to(device), self.e_above_hull.to(device))
-
-
-class HullBatches:
-    """Bucketed batches with their labels; of the crystals without one a share is kept, the same ones in every pass."""
+    Of the crystals without one a share is kept, the same ones in every pass.
+    """
 
     def __init__(
         self, store: CrystalStore, *, unlabelled: float = 1.0, max_e_hull: float = 1.0, seed: int = 0, **settings: Any
     ) -> None:
-        energies = store.labels[LABEL].copy()
+        energies = store.labels[LABEL].astype(np.float32)
         energies[energies > max_e_hull] = np.nan
         lucky = np.random.Generator(np.random.PCG64(seed)).random(len(store)) < unlabelled
-        self._chosen = np.flatnonzero(np.isfinite(energies) | lucky)
-        self._store, self._energies = store, torch.from_numpy(energies).float()
-        self.num_atoms = store.num_atoms[self._chosen]
-        self._batches = BucketedBatches(self, seed=seed, **settings)
+        super().__init__(store, energies, np.flatnonzero(np.isfinite(energies) | lucky), seed=seed, **settings)
 
     @property
     def known(self) -> Float[Tensor, "crystals"]:
         """All energies above the hull that are known (eV/atom)."""
-        return self._energies[self._energies.isfinite()]
-
-    def batch(self, indices: np.ndarray) -> Crystals:
-        """The crystals at these places of what was chosen."""
-        return self._store.batch(self._chosen[indices])
-
-    def __iter__(self) -> Iterator[HullBatch]:
-        return self
-
-    def __next__(self) -> HullBatch:
-        indices = self._chosen[self._batches.next_indices()]
-        return HullBatch(self._store.batch(indices), self._energies[torch.from_numpy(indices)])
-
-    def state_dict(self) -> dict:
-        """Where the iterator stands."""
-        return self._batches.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        """Continues where `state_dict` was taken."""
-        self._batches.load_state_dict(state)
+        return self._labels[self._labels.isfinite()]
 
 
 class StabilityObjective:
@@ -112,12 +75,12 @@ class StabilityObjective:
         self.lattice_weight, self.energy_weight = lattice_weight, energy_weight
         self.beta, self.clean_share = beta, clean_share
 
-    def loss(self, model: nn.Module, batch: HullBatch, rng: torch.Generator) -> dict[str, Tensor]:
-        """Losses of a batch; ``e_hull_mae`` (eV/atom) is that of the labelled crystals without noise."""
+    def loss(self, model: nn.Module, batch: LabelledBatch, rng: torch.Generator) -> dict[str, Tensor]:
+        """Losses of a batch of `HullBatches`; ``e_hull_mae`` (eV/atom) is that of labelled crystals without noise."""
         crystals, device = batch.crystals, batch.crystals.device
         denoiser, count = self.model.denoiser, len(batch)
         atomic_numbers = crystals.atomic_numbers.view(count, -1)
-        labelled = batch.e_above_hull.isfinite()
+        labelled = batch.label.isfinite()
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             code = denoiser.encode_lattice(crystals.lattice, crystals.num_atoms)
             shown = labelled & (torch.rand(count, generator=rng, device=device) < self.clean_share)
@@ -125,7 +88,7 @@ class StabilityObjective:
             clean = Geometry(crystals.frac_coords.view(count, -1, 3), code)
             noisy, target = self.process.corrupt(clean, time, torch.ones_like(atomic_numbers, dtype=torch.bool), rng)
             lattice = denoiser.decode_lattice(noisy.code, crystals.num_atoms)
-            energy = self.model.standardise(torch.where(labelled, batch.e_above_hull, self.model.energy_mean))
+            energy = self.model.standardise(torch.where(labelled, batch.label, self.model.energy_mean))
         vectors, cell, predicted = model(atomic_numbers, noisy.coords, noisy.code, lattice, time)
         coordinates = _mean((vectors - target.coords).square().mean((1, 2)), ~shown)
         lattices = _mean((cell - target.code).square().mean(1), ~shown)

@@ -20,7 +20,7 @@ from dao_ase.denoiser import PRESETS, Denoiser, DenoiserConfig
 from dao_ase.stability import StabilityModel
 from dao_ase.train.config import TrainConfig
 from dao_ase.train.denoising import DenoisingObjective
-from dao_ase.train.kinds import KindBatches
+from dao_ase.train.kinds import kind_batches
 from dao_ase.train.loop import Trainer
 from dao_ase.train.potential_task import build_potential_trainer
 from dao_ase.train.stabilising import HullBatches, StabilityObjective
@@ -41,7 +41,7 @@ def _generation(config: TrainConfig, folder: str | Path, device: str, options: d
     """DAO-G: the denoiser on crystals of equal size."""
     denoiser = Denoiser(_denoiser_config(config))
     store = CrystalStore.open(config.data)
-    source = KindBatches if denoiser.config.kinds else BucketedBatches
+    source = kind_batches if denoiser.config.kinds else BucketedBatches
     batches = source(store, seed=config.seed, rank=int(os.environ.get("RANK", 0)), **config.batches)
     if config.initial:
         tensors = checkpoint.load(config.initial)[0]
