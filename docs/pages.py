@@ -13,7 +13,10 @@ from pathlib import Path
 from latex2mathml.converter import convert
 
 WEIGHTS = Path(__file__).parent.parent / "src" / "dao_ase" / "weights"
-CARD = ("name", "model", "process", "max_atoms", "config", "data", "excluded", "sampler", "tries", "val")
+CARD = (
+    *("name", "model", "process", "max_atoms", "config", "target", "sources", "data", "excluded", "sampler", "tries"),
+    *("cross_validation", "val"),
+)
 """Entries of a weight file's header that a model card shows."""
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 CODE = re.compile(r"^(```|~~~).*?^\1|`[^`\n]*`", re.DOTALL | re.MULTILINE)
@@ -74,6 +77,8 @@ def card(name: str) -> str:
 
 def _cell(value: object) -> str:
     """A value in words; parts of a mapping one after another."""
+    if value is None or isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, dict):
         return "; ".join(f"{key.replace('_', ' ')}: {_cell(part)}" for key, part in value.items())
     if isinstance(value, list):

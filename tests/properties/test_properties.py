@@ -23,8 +23,9 @@ from dao_ase.properties.crossvalidation import fine_tune, folds_of
 from dao_ase.properties.descriptors import PROPERTIES, composition_statistics, element_table, statistic_names
 from dao_ase.properties.fit import FitSettings
 from dao_ase.properties.graphs import Graphs
+from dao_ase.properties.installed import find_model
 from dao_ase.properties.model import HeadConfig
-from dao_ase.properties.predictor import DAOPredictor, find_model
+from dao_ase.properties.predictor import DAOPredictor
 from dao_ase.properties.table import PropertyTable, Target, read_table, refuse_unlearnable
 from named import random_potential, rattled, skewed
 

@@ -8,7 +8,8 @@ import pytest
 from ase.build import bulk
 
 from dao_ase.composition import SYMBOLS, Composition
-from dao_ase.properties.predictor import DAOPredictor, installed_models
+from dao_ase.properties.installed import installed_models
+from dao_ase.properties.predictor import DAOPredictor
 from dao_ase.properties.superconductors import POLYMORPHS, read_superconductors
 from dao_ase.properties.table import too_close
 from named import random_potential

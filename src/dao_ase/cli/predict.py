@@ -16,15 +16,25 @@ TABLES = (".csv", ".csv.gz", ".npz", ".jsonl", ".jsonl.gz")
 """Files that the data layer reads, one crystal on each row; ASE reads the others."""
 
 
-@click.command()
+class _NamesInstalled(click.Command):
+    """A command whose help ends with the installed property models; only that reads the weight files."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from dao_ase.properties.installed import listing
+
+        with formatter.section("Installed models"):
+            formatter.write_dl(listing())
+
+
+@click.command(cls=_NamesInstalled)
 @click.argument("model")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with what each fold says.")
 def predict(model: str, files: tuple[Path, ...], as_json: bool) -> None:
     """Print a property of each structure in FILES (structure files, .csv, .npz, .jsonl), with its uncertainty.
 
-    MODEL is tc (critical temperature), a model file, or a folder of dao-ase finetune. A crystal with partly occupied sites
-    is refused.
+    MODEL is the name of an installed model (below), a model file, or a folder of dao-ase finetune. A crystal with partly
+    occupied sites is refused.
     """
     from dao_ase.properties.predictor import DAOPredictor
 

@@ -21,10 +21,11 @@ from dao_ase.composition import SYMBOLS
 from dao_ase.crystals import Crystals
 from dao_ase.potential import Potential, PotentialConfig
 from dao_ase.properties.graphs import Graphs
+from dao_ase.properties.installed import MODEL
 from dao_ase.properties.model import HeadConfig, HeadEnsemble, constants_of, features_of, num_features
 from dao_ase.properties.table import Target
 
-MODEL, VERSION = "property", 1
+VERSION = 1
 Module = TypeVar("Module", bound=nn.Module)
 
 

@@ -37,6 +37,7 @@ class FitSettings:
     trunk_learning_rate: float = 3e-4
     trunk_slots: int = 12_000  # neighbours in a batch
     trunk_patience: int = 6
+    kernel_up_to: int = MOST  # crystals to train on; with more, or at 0, the networks read alone
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def __post_init__(self) -> None:
@@ -81,7 +82,7 @@ def fit_fold(
     notes["error to stop by, frozen trunk"] = stopping_error(head, data.features[fold.stop], data.values[fold.stop])
     if settings.trunk == "frozen":
         both = np.concatenate([fold.train, fold.stop])
-        if len(both) <= MOST:
+        if len(both) <= settings.kernel_up_to:
             reference = rounded_features(data.features)
             kernel = head.add_kernel(reference, data.constants.shape[1])
             kernel.fit(head.standardise(reference), data.values, data.groups, both, seed)

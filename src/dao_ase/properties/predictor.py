@@ -5,29 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from dao_ase import checkpoint
 from dao_ase.calculator import load_potential
 from dao_ase.composition import reduced_key
 from dao_ase.convert import from_atoms, from_structures
 from dao_ase.crystals import Crystals
 from dao_ase.properties.calibration import Calibration
 from dao_ase.properties.crossvalidation import fine_tune
-from dao_ase.properties.ensemble import MODEL, PropertyModel
+from dao_ase.properties.ensemble import PropertyModel
 from dao_ase.properties.fit import FitSettings
+from dao_ase.properties.installed import find_model
 from dao_ase.properties.table import PropertyTable, Target
 
 if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
-
-PACKAGE = "dao_ase"
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class DAOPredictor:
     """
 
     def __init__(self, model: str | os.PathLike[str] | PropertyModel) -> None:
-        """``model`` is the name of an installed one (`installed_models`), a file, or a folder of ``dao-ase finetune``."""
+        """``model`` is an installed one's name (`installed_models`), a file, or a folder of ``dao-ase finetune``."""
         self.model = model if isinstance(model, PropertyModel) else PropertyModel.load(find_model(model))
 
     @classmethod
@@ -167,30 +164,3 @@ def _read(path: Path) -> Crystals:
     if rejected:
         raise ValueError(f"{path}, row {rejected[0].row}: {rejected[0].rule}: {rejected[0].reason}")
     return crystals_of(records).to(dtype=torch.float64)
-
-
-def installed_models() -> list[str]:
-    """Names of the property models that are installed with the package."""
-    folder = Path(str(resources.files(PACKAGE) / "weights"))
-    return sorted(
-        file.stem for file in folder.glob("*.safetensors") if checkpoint.read_header(file).get("model") == MODEL
-    )
-
-
-def find_model(name: str | os.PathLike[str]) -> Path:
-    """The file of a model: a file, the folder that ``dao-ase finetune`` wrote, or an installed name."""
-    path = Path(name)
-    if path.is_dir():
-        if (path / "model.safetensors").is_file():
-            return path / "model.safetensors"
-        raise checkpoint.CheckpointError(
-            f"{str(path)!r} holds no model.safetensors: its fine-tuning did not finish; run it again"
-        )
-    if path.is_file():
-        return path
-    known = installed_models()
-    if str(name) in known:
-        return checkpoint.default_weights(str(name))
-    raise checkpoint.CheckpointError(
-        f"{str(name)!r} is no file, no folder and none of the installed models: {', '.join(known)}"
-    )

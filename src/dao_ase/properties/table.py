@@ -21,12 +21,16 @@ Formula = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Target:
-    """Which property is learnt, and how: its logarithm (natural), or its share per atom where it is extensive."""
+    """Which property is learnt, and how: its logarithm (natural), or its share per atom where it is extensive.
+
+    ``least`` is the smallest value that the property can have, zero for a band gap: a prediction below it is raised to it.
+    """
 
     name: str
     unit: str = ""
     log: bool = False
     extensive: bool = False
+    least: float | None = None
 
     def learnt(self, values: NDArray[np.float64], num_atoms: NDArray[np.int64]) -> NDArray[np.float64]:
         """What is learnt of these values."""
@@ -36,7 +40,8 @@ class Target:
     def restored(self, learnt: NDArray[np.float64], num_atoms: NDArray[np.int64]) -> NDArray[np.float64]:
         """The values again."""
         values = np.exp(learnt) if self.log else learnt
-        return values * num_atoms if self.extensive else values
+        values = values * num_atoms if self.extensive else values
+        return values if self.least is None else np.maximum(values, self.least)
 
 
 @dataclass(frozen=True)
