@@ -2,105 +2,45 @@
 
     python benchmarks/bench_properties.py                       # every set; what is done is not done again
     python benchmarks/bench_properties.py dielectric tc --full  # only these, and the trunk trained too
+    python benchmarks/bench_properties.py SuperCon3D --augment 400     # with structures that DAO-G generates to train on
+    python benchmarks/bench_properties.py --matbench FOLDER --jarvis jdft_3d-12-12-2022.json.zip   # their published files
 
 Peers: gradient-boosted trees (scikit-learn) on statistics of the composition ("Magpie"), and on CHGNet's crystal features.
 Sets with an official split are trained on its training part, stopped by its validation part and tested once; the others are
-split into five folds by reduced formula. Needs the reference data in ``../shared/data`` (or ``DAO_SHARED_DATA``).
+split into five folds by reduced formula, Matbench's as it says itself. ``--augment`` adds to the training part of each fold
+structures generated for compositions of 3DSC (generated_superconductors.py), of no formula of the set. The sets of the first
+command need the reference data in ``../shared/data`` (or ``DAO_SHARED_DATA``), those of ``--matbench`` and ``--jarvis`` only
+the files that are named. A table of what was measured is printed at the end.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from generated_superconductors import generated_table
 from numpy.typing import NDArray
+from property_sets import DATA, SETS, Set, jarvis_sets, load, matbench_sets
 from record import RESULTS, arguments, commit, record
 
 from dao_ase.calculator import load_potential
-from dao_ase.data.sources import open_source
 from dao_ase.potential import Potential
-from dao_ase.properties.crossvalidation import folds_of, training_set
+from dao_ase.properties.crossvalidation import training_set
 from dao_ase.properties.descriptors import composition_statistics, element_table
 from dao_ase.properties.ensemble import fingerprint
 from dao_ase.properties.fit import FitSettings, Fold, TrainingSet, fit_fold
-from dao_ase.properties.kernel import MOST
 from dao_ase.properties.model import features_of
-from dao_ase.properties.table import PropertyTable, Target, read_table
+from dao_ase.properties.table import PropertyTable, Target, too_close
 
-DATA = Path(os.environ.get("DAO_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
-FOLDS = 5
 PEERS = ("composition, trees", "CHGNet's features, trees")
-
-
-@dataclass(frozen=True)
-class Set:
-    """A property set: its files by part of the official split, or one file for folds."""
-
-    files: dict[str, str]
-    target: Target
-    split_column: str = ""  # a text that names the part of each crystal
-    most: int | None = None  # crystals of each part, drawn at random
-
-
-SETS = {
-    "dielectric, n": Set({"all": "matminer_dielectric.npz"}, Target("n")),
-    "dielectric, log poly_total": Set({"all": "matminer_dielectric.npz"}, Target("poly_total", log=True)),
-    "piezoelectric": Set({"all": "matminer_piezoelectric.npz"}, Target("eij_max", "C/m²")),
-    "JARVIS Tc": Set({"all": "jarvis_supercon3d.npz"}, Target("tc", "K"), split_column="split"),
-    "SuperCon3D log Tc": Set({"all": "supercon3d.jsonl.gz"}, Target("tc", "K", log=True)),
-    "MP-20 band gap": Set(
-        {"train": "mp20_train.npz", "val": "mp20_val.npz", "test": "mp20_test_a.npz"},
-        Target("band_gap", "eV"),
-        most=2000,
-    ),
-    "MP-20 E_hull": Set(
-        {"train": "mp20_train.npz", "val": "mp20_val.npz", "test": "mp20_test_a.npz"},
-        Target("e_above_hull", "eV/atom"),
-        most=2000,
-    ),
-    "Perov-5 heat of formation": Set(
-        {"train": "perov5_train_partial.npz", "val": "perov5_val.npz", "test": "perov5_test.npz"},
-        Target("heat_all", "eV"),
-        most=2000,
-    ),
-    "MP-20 formation energy": Set(
-        {"train": "mp20_train.npz", "val": "mp20_val.npz", "test": "mp20_test_a.npz"},
-        Target("formation_energy_per_atom", "eV/atom"),
-        most=2000,
-    ),
-}
-"""The cheapest first. Of MP-20, the training structures whose label is at hand, and half of the test set."""
-
-
-def load(one: Set, trunk: Potential, quick: bool, seed: int) -> tuple[PropertyTable, list[Fold], dict[str, Any]]:
-    """The crystals of a set, its folds (one, where the split is official) and what was left out."""
-    tables = {
-        part: read_table([open_source(DATA / file)], one.target, trunk.elements, family=one.split_column or "family")
-        for part, file in one.files.items()
-    }
-    rng = np.random.default_rng(seed)
-    most = 200 if quick else one.most
-    if most is not None:
-        tables = {part: t.select(np.sort(rng.permutation(len(t))[:most])) for part, t in tables.items()}
-    table = PropertyTable.join(list(tables.values()))
-    parts = np.repeat(list(tables), [len(t) for t in tables.values()])
-    if one.split_column:
-        parts = np.array(table.families)
-    notes = {"crystals": len(table), "left out": table.counts}
-    if set(parts) == {"all"}:
-        folds = folds_of(table.formulas, FOLDS, seed)
-        return table, folds[:2] if quick else folds, notes | {"split": f"{FOLDS} folds by formula"}
-    train, val, test = (np.flatnonzero(parts == name) for name in ("train", "val", "test"))
-    notes |= {"split": "official", "train": len(train), "val": len(val), "test": len(test)}
-    return table, [Fold(train, val, test)], notes
 
 
 def summarise(target: Target, table: PropertyTable, predicted: NDArray, folds: list[Fold], seconds: float) -> dict:
@@ -183,27 +123,71 @@ def random_trunk(trunk: Potential, seed: int) -> Potential:
     return fresh.eval().requires_grad_(False)
 
 
-def measure(name: str, trunk: Potential, options: Any, known: dict[str, Any]) -> dict[str, Any]:
+def with_generated(
+    table: PropertyTable, folds: list[Fold], generated: PropertyTable
+) -> tuple[PropertyTable, list[Fold], list[Fold]]:
+    """Both tables in one, and folds that train on the generated crystals too: all of them, or those of no doped relative.
+
+    A relative is close (`too_close`) to a composition that the fold reports on. Generated crystals of a formula that the
+    table holds are dropped, and none is ever reported on.
+    """
+    known = set(table.formulas)
+    generated = generated.select(np.flatnonzero([formula not in known for formula in generated.formulas]))
+    whole = PropertyTable.join([table, generated])
+    extra = np.arange(len(table), len(whole))
+    numbers = whole.crystals.atomic_numbers.numpy()
+    shares = np.zeros((len(whole), int(numbers.max()) + 1))
+    np.add.at(shares, (whole.crystals.crystal_index.numpy(), numbers), 1)
+    shares /= shares.sum(1, keepdims=True)
+    near = 0.5 * torch.cdist(torch.from_numpy(shares[extra]), torch.from_numpy(shares), p=1).numpy() <= 0.25
+    related = np.zeros_like(near)
+    for row, column in np.argwhere(near):
+        first, second = shares[extra[row]], shares[column]
+        related[row, column] = too_close(first, second) or too_close(second, first)
+    every = [replace(fold, train=np.concatenate([fold.train, extra])) for fold in folds]
+    apart = [replace(fold, train=np.concatenate([fold.train, extra[~related[:, fold.test].any(1)]])) for fold in folds]
+    return whole, every, apart
+
+
+def measure(name: str, one: Set, trunk: Potential, options: Any, known: dict[str, Any]) -> dict[str, Any]:
     """All contestants on one set; those in ``known`` are not run again."""
-    one = SETS[name]
     table, folds, notes = load(one, trunk, options.quick, options.seed)
-    learnt = one.target.learnt(table.values, table.crystals.num_atoms.numpy())
     settings = FitSettings(epochs=10, trunk_epochs=1) if options.quick else FitSettings()
-    median = np.zeros(len(table))
+    whole, more, augmented = table, {}, {}
+    if options.augment and one.augmented:
+        generated, about = generated_table(
+            DATA, one.target, trunk.elements, options.augment, Path(options.generated), options.seed
+        )
+        whole, every, apart = with_generated(table, folds, generated)
+        about["trained on"] = len(whole) - len(table)
+        augmented = {"aug.": every, "aug. without relatives": apart}
+        more = {f"{kind}, {label}": about for kind in ("DAO-P", "composition, trees") for label in augmented}
+        known = {entry: found for entry, found in known.items() if entry not in more or found["generated"] == about}
+    learnt = one.target.learnt(whole.values, whole.crystals.num_atoms.numpy())
+    median = np.zeros(len(whole))
     for fold in folds:
         median[fold.test] = np.median(learnt[fold.train])
     notes["learnt"] = "natural logarithm" if one.target.log else one.target.unit or "value"
     found = {**known, **notes, "a constant": summarise(one.target, table, median, folds, 0.0)}
+
+    def trees(parts: list[Fold]) -> tuple[NDArray, float]:
+        return run_trees(composition_statistics(training.graphs.counts, element_table()), learnt, parts, options.seed)
+
+    def dao(parts: list[Fold], settings: FitSettings = settings) -> tuple[NDArray, float]:
+        return run_dao(training, trunk, parts, settings, options.seed)
+
+    def scratch(settings: FitSettings = settings) -> tuple[NDArray, float]:
+        features = features_of(fresh, training.graphs, training.constants)
+        return run_dao(replace(training, features=features), fresh, folds, settings, options.seed)
+
     contestants: dict[str, Any] = {
-        "composition, trees": lambda: run_trees(
-            composition_statistics(training.graphs.counts, element_table()), learnt, folds, options.seed
-        ),
-        "DAO-P, frozen trunk": lambda: run_dao(training, trunk, folds, settings, options.seed),
-        "random trunk, frozen": lambda: run_dao(
-            replace(training, features=features_of(fresh, training.graphs, training.constants)),
-            fresh, folds, settings, options.seed,
-        ),
-    }  # fmt: skip
+        "composition, trees": lambda: trees(folds),
+        "DAO-P, frozen trunk": lambda: dao(folds),
+        "random trunk, frozen": scratch,
+    }
+    for label, parts in augmented.items():
+        contestants[f"DAO-P, {label}"] = lambda parts=parts: dao(parts)
+        contestants[f"composition, trees, {label}"] = lambda parts=parts: trees(parts)
     if options.chgnet:
         names = hashlib.sha256("\n".join(table.ids).encode()).hexdigest()[:12]
         cache = Path(options.cache) / f"chgnet-{names}.npy"
@@ -212,24 +196,38 @@ def measure(name: str, trunk: Potential, options: Any, known: dict[str, Any]) ->
         )
     if options.full:
         full = replace(settings, trunk="full")
-        contestants["DAO-P, full trunk"] = lambda: run_dao(training, trunk, folds, full, options.seed)
-        contestants["random trunk, full"] = lambda: run_dao(
-            replace(training, features=features_of(fresh, training.graphs, training.constants)),
-            fresh, folds, full, options.seed,
-        )  # fmt: skip
+        contestants["DAO-P, full trunk"] = lambda: dao(folds, full)
+        contestants["random trunk, full"] = lambda: scratch(full)
     todo = [contestant for contestant in contestants if contestant not in known]
     if todo:
         fresh = random_trunk(trunk, options.seed)
         started = time.process_time()
-        training = training_set(table, trunk, one.target)
+        training = training_set(whole, trunk, one.target)
         found["features, processor_s"] = round(time.process_time() - started, 1)
     for contestant in todo:
         predicted, seconds = contestants[contestant]()
         found[contestant] = summarise(one.target, table, predicted, folds, seconds)
+        if contestant in more:
+            found[contestant]["generated"] = more[contestant]
         print(f"{name}: {contestant}: {found[contestant]['MAE']:.4f}, {seconds:.0f} s", file=sys.stderr, flush=True)
         if not options.quick:
             keep(name, found)
     return found
+
+
+def table_of(sets: dict[str, dict[str, Any]]) -> str:
+    """The mean absolute errors as a table in Markdown, one line for each set."""
+    columns = list(dict.fromkeys(key for found in sets.values() for key in contestants_in(found)))
+    lines = ["| set | learnt | crystals | " + " | ".join(columns) + " |", "|---" * (len(columns) + 3) + "|"]
+    for name, found in sets.items():
+        errors = [f"{found[key]['MAE']:.4g}" if key in found else "–" for key in columns]
+        lines.append(f"| {name} | {found['learnt']} | {found['crystals']} | " + " | ".join(errors) + " |")
+    return "\n".join(lines)
+
+
+def contestants_in(found: dict[str, Any]) -> Iterable[str]:
+    """The names of those that were measured."""
+    return (key for key, value in found.items() if isinstance(value, dict) and "MAE" in value)
 
 
 def keep(name: str, found: dict[str, Any]) -> None:
@@ -260,13 +258,22 @@ if __name__ == "__main__":
         "--no-chgnet", dest="chgnet", action="store_false", help="leave out the peer that takes longest"
     )
     parser.add_argument("--cache", default="runs/bench_properties", help="folder for CHGNet's features")
+    parser.add_argument(
+        "--augment", type=int, default=0, metavar="N", help="generate structures for up to N compositions of 3DSC"
+    )
+    parser.add_argument("--generated", default="runs/augment", help="folder for these structures")
+    parser.add_argument("--matbench", type=Path, metavar="FOLDER", help="the sets of these published files instead")
+    parser.add_argument("--jarvis", type=Path, metavar="FILE", help="the sets of this published file instead")
     options = parser.parse_args()
     torch.set_num_threads(1)
     potential = load_potential()
-    MODEL = {"trunk": fingerprint(potential), "settings": asdict(FitSettings()) | {"kernel up to": MOST}}
-    for title in [t for t in SETS if not options.sets or any(part.lower() in t.lower() for part in options.sets)]:
-        measured = measure(
-            title, potential, options, {} if options.quick else recorded().get("sets", {}).get(title, {})
-        )
-        if options.quick:
-            print(json.dumps({title: measured}))
+    defaults = asdict(FitSettings())
+    MODEL = {"trunk": fingerprint(potential), "settings": defaults | {"kernel up to": defaults.pop("kernel_up_to")}}
+    published = matbench_sets(options.matbench) if options.matbench else {}
+    published |= jarvis_sets(options.jarvis) if options.jarvis else {}
+    measured = {}
+    for title, chosen in (published or SETS).items():
+        if not options.sets or any(part.lower() in title.lower() for part in options.sets):
+            before = {} if options.quick else recorded().get("sets", {}).get(title, {})
+            measured[title] = measure(title, chosen, potential, options, before)
+    print(json.dumps(measured) if options.quick else table_of(measured))
