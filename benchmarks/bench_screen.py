@@ -46,7 +46,7 @@ def screen(table: Path, run: Path, workers: int, samples: int) -> float:
     """Seconds that ``dao-ase screen`` takes, from the shell to its last line."""
     command = [sys.executable, "-m", "dao_ase.cli", "screen", str(table), "-o", str(run), "-n", str(samples)]
     began = time.perf_counter()
-    subprocess.run([*command, "--workers", str(workers), "--shard", "2"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, "--workers", str(workers)], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began
 
 

@@ -21,7 +21,7 @@ import screening
 from dao_ase.cli import main
 from dao_ase.database import Outcome, ScreenDatabase, open_screen
 from dao_ase.phase_diagram import Phase
-from dao_ase.screen.run import read_compositions, screen, unique
+from dao_ase.screen.run import parts, read_compositions, screen, unique
 from dao_ase.screen.work import ScreenSettings, Shard, screen_shard
 from dao_ase.screen.workers import read_config, workers
 
@@ -38,6 +38,20 @@ def test_compositions_of_a_table_and_of_lines(tmp_path):
 
 def test_each_content_of_a_cell_once_and_nonsense_stays():
     assert unique(["NaCl", " ClNa", "Na2Cl2", "NaXx", "Mg(OH)2", "MgO2H2"]) == ["NaCl", "Na2Cl2", "NaXx", "MgO2H2"]
+
+
+@pytest.mark.parametrize(
+    ("total", "largest", "count"), [(0, 8, 2), (1, 8, 4), (24, 8, 2), (1000, 8, 2), (30, 4, 1), (9, 2, 0)]
+)
+def test_shards_hold_each_composition_once_and_shrink_for_several_workers(total, largest, count):
+    wanted = [f"Na{number}Cl" for number in range(total)]
+    sizes = [len(part) for part in parts(wanted, largest, count)]
+    assert [one for part in parts(wanted, largest, count) for one in part] == wanted
+    assert all(0 < size <= largest for size in sizes)
+    if count > 1:
+        assert sizes == sorted(sizes, reverse=True) and sizes[-1:] in ([], [1])
+    else:
+        assert sizes[:-1] == [largest] * len(sizes[:-1])
 
 
 @pytest.fixture
@@ -116,9 +130,9 @@ def test_killed_many_times_it_loses_nothing_and_repeats_nothing(tmp_path):
     dice, done, seen, count = random.Random(0), [], 0, 150
     for _ in range(6):
         process = start(tmp_path, count, 0)
-        while len(worked(tmp_path)) == seen and process.poll() is None:
-            time.sleep(0.005)  # until it works: importing takes longer than a shard
-        time.sleep(dice.uniform(0, 0.15))
+        moment = seen + dice.randint(1, 20)  # in compositions, not seconds: the machine may be busy
+        while len(worked(tmp_path)) < moment and process.poll() is None:
+            time.sleep(0.002)
         kill(process)
         again = set(worked(tmp_path)[seen:]) & set(done)
         assert not again, f"done before and worked on again: {again}"

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from types import FrameType
 
 INTERVAL = 0.5
@@ -27,12 +26,13 @@ def main(arguments: list[str]) -> int:
         child.send_signal(number)
 
     signal.signal(signal.SIGTERM, pass_on)
-    while child.poll() is None:
-        if not is_alive(watched):
-            end_with_children(child.pid)
-            return 1
-        time.sleep(INTERVAL)
-    return child.returncode
+    while True:
+        try:
+            return child.wait(INTERVAL)
+        except subprocess.TimeoutExpired:
+            if not is_alive(watched):
+                end_with_children(child.pid)
+                return 1
 
 
 def is_alive(pid: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -66,10 +67,8 @@ def screen(
         wanted = unique(compositions)
         done = {content(line.composition) for line in store.done()}
         waiting = [one for one in wanted if content(one) not in done]
-        shards = [
-            Shard(part, settings, _competing(part, phases))
-            for part in (tuple(waiting[first : first + shard]) for first in range(0, len(waiting), shard))
-        ]
+        workers_known = count if config is None else 1
+        shards = [Shard(part, settings, _competing(part, phases)) for part in parts(waiting, shard, workers_known)]
         if shards:
             bar = _bar(progress, len(wanted), len(wanted) - len(waiting))
             with bar, workers(count, config, folder / "parsl") as pool:
@@ -109,6 +108,19 @@ def unique(compositions: Iterable[str]) -> list[str]:
             text = Composition.parse(text).formula
         found.setdefault(content(text), text)
     return list(found.values())
+
+
+def parts(compositions: Sequence[str], largest: int, count: int) -> Iterator[tuple[str, ...]]:
+    """Shards of at most ``largest`` compositions; of several workers none shall wait long for the last, so they shrink.
+
+    >>> [len(part) for part in parts(["Na"] * 16, 8, 2)]
+    [4, 3, 3, 2, 1, 1, 1, 1]
+    """
+    first = 0
+    while first < len(compositions):
+        share = math.ceil((len(compositions) - first) / (2 * count)) if count > 1 else largest
+        yield tuple(compositions[first : first + min(largest, share)])
+        first += min(largest, share)
 
 
 def content(formula: str) -> Hashable:

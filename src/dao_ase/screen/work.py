@@ -114,28 +114,29 @@ def _ranked(shard: Shard, compositions: Sequence[str]) -> list[list[Atoms]]:
         together = relax_structures(together, fmax=settings.fmax, steps=settings.relax_steps, potential=potential)
     with_energies([one for one in together if "energy_per_atom" not in one.properties], potential)
     remaining = iter(together)
-    return [_finished([next(remaining) for _ in group], shard, potential) for group in made]
+    found = [_different([next(remaining) for _ in group], shard.phases) for group in made]
+    rows = iter(_with_results([structure for group in found for structure, _ in group], potential))
+    return [[_row(next(rows), structure, info) for structure, info in group] for group in found]
 
 
-def _finished(structures: list[Structure], shard: Shard, potential: Potential) -> list[Atoms]:
-    """The different structures of one composition, ranked, as rows of the database."""
-    from dao_ase.rank import space_group
-
+def _different(structures: list[Structure], phases: Sequence[Phase]) -> list[tuple[Structure, dict[str, Any]]]:
+    """The different structures of one composition, lowest energy first, with what only the comparison tells."""
     ranked = sorted(structures, key=lambda one: one.properties.get("energy_per_atom", float("inf")))
     kept = distinct(ranked)
-    heights = above_hull([structure for structure, _ in kept], shard.phases)
-    rows = []
-    for rank, ((structure, copies), height) in enumerate(zip(kept, heights, strict=True), 1):
-        atoms = _with_results(structure, potential)
-        atoms.info = {
-            "rank": rank,
-            "copies": copies,
-            "e_above_hull": height,
-            "space_group": space_group(structure),
-            **{name: structure.properties.get(name) for name in ROW_KEYS},
-        }
-        rows.append(atoms)
-    return rows
+    heights = above_hull([structure for structure, _ in kept], phases)
+    return [
+        (structure, {"rank": rank, "copies": copies, "e_above_hull": height})
+        for rank, ((structure, copies), height) in enumerate(zip(kept, heights, strict=True), 1)
+    ]
+
+
+def _row(atoms: Atoms, structure: Structure, info: dict[str, Any]) -> Atoms:
+    """A row of the database: the atoms with all that is known of the structure."""
+    from dao_ase.rank import space_group
+
+    known = {name: structure.properties.get(name) for name in ROW_KEYS}
+    atoms.info = {**info, "space_group": space_group(structure), **known}
+    return atoms
 
 
 ROW_KEYS = ("energy_per_atom", "converged", "relax_steps", "formula_units", "seed", "model")
@@ -169,7 +170,7 @@ def _hull(elements: frozenset[str], phases: tuple[Phase, ...]) -> Hull:
     return Hull(elements, phases)
 
 
-def _with_results(structure: Structure, potential: Potential) -> Atoms:
+def _with_results(structures: list[Structure], potential: Potential) -> list[Atoms]:
     """ASE's atoms with energy (eV), forces (eV/Å) and stress (eV/Å³), where DAO-P knows the elements."""
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.stress import full_3x3_to_voigt_6_stress
@@ -177,17 +178,19 @@ def _with_results(structure: Structure, potential: Potential) -> Atoms:
     from dao_ase.convert import from_structures, to_atoms
     from dao_ase.derivatives import predict_crystals
 
-    crystals = from_structures([structure])
-    atoms = to_atoms(crystals)[0]
-    if set(structure.atomic_numbers) <= set(potential.elements):
-        found = predict_crystals(potential, crystals)
-        atoms.calc = SinglePointCalculator(
-            atoms,
-            energy=float(found.energy[0]),
-            forces=found.forces.double().cpu().numpy(),
-            stress=full_3x3_to_voigt_6_stress(found.stress[0].double().cpu().numpy()),
-        )
-    return atoms
+    if not structures:
+        return []
+    rows = to_atoms(from_structures(structures))
+    known = [place for place, one in enumerate(structures) if set(one.atomic_numbers) <= set(potential.elements)]
+    if known:
+        found = predict_crystals(potential, from_structures([structures[place] for place in known]))
+        forces = found.forces.double().cpu().split([len(structures[place]) for place in known])
+        for place, energy, force, stress in zip(known, found.energy, forces, found.stress.double().cpu(), strict=True):
+            rows[place].calc = SinglePointCalculator(
+                rows[place], energy=float(energy), forces=force.numpy(),
+                stress=full_3x3_to_voigt_6_stress(stress.numpy()),
+            )  # fmt: skip
+    return rows
 
 
 def _numbers(structure: Structure) -> Any:

@@ -83,7 +83,7 @@ def local_config(count: int) -> Config:
         ],
         retries=1,
         strategy="none",
-        strategy_period=0.5,  # how soon the first workers start
+        strategy_period=0.05,  # how soon the first workers start
         usage_tracking=0,
     )
 
