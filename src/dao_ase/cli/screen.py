@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 @click.option("--potential", type=click.Path(exists=True, dir_okay=False), help="Weights of another DAO-P.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--database", help="postgresql://user@host/name. Default: OUTPUT/screen.db, an SQLite file.")
-@click.option("--shard", type=int, default=8, show_default=True, help="Most compositions that a worker takes at a time.")
+@click.option(
+    "--shard", type=int, default=8, show_default=True, help="Most compositions that a worker takes at a time."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def screen(
     compositions: Path, output: Path, samples: int, workers: int, config: Path | None, references: tuple[Path, ...],
