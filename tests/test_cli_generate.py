@@ -144,6 +144,7 @@ def test_evaluate_writes_a_report_and_resumes(tmp_path, weights, monkeypatch):
     arguments += ["-o", str(tmp_path / "out"), "--json"]
     first = json.loads(run(*arguments).stdout)
     assert first["references"] == 6 and first["samples"] == 2
+    assert first["by_atoms"] == {"1-8": {"references": 6, "match_rate": first["match_rate"]}}
     log = tmp_path / "out" / "results.jsonl"
     log.write_text("".join(line + "\n" for line in log.read_text().splitlines()[:2]) + '{"half a li')
     again = json.loads(run(*arguments).stdout)

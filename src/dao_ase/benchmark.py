@@ -33,6 +33,10 @@ PART = 256
 """References that are sampled, matched and saved together, and the polymorphs of the last of them."""
 
 
+SIZES = (8, 20, 30, 1_000_000)
+"""Atoms in the largest cell of each range that is reported by itself."""
+
+
 def find_benchmark(name: str, folder: Path) -> Path:
     """The test file of a benchmark in ``folder``, or the file of this name itself."""
     if Path(name).exists():
@@ -99,10 +103,12 @@ def run_benchmark(
             results += found
             bar.update(len(found))
             bar.set_postfix_str(f"matched {summarise(results).match_rate:.3f}")
-    origin = {"seconds": round(seconds, 1), "settings": settings, "left_out": left_out}
-    report = summarise(results).to_dict() | origin
+    sizes = [len(one) for one in reference]
+    report = summarise(results).to_dict() | {
+        "by_atoms": by_atoms(results, sizes), "seconds": round(seconds, 1), "settings": settings, "left_out": left_out,
+    }  # fmt: skip
     write_json(folder / "report.json", report)
-    plot_matches(results, [len(one) for one in reference], folder / "match.png")
+    plot_matches(results, sizes, folder / "match.png")
     return report
 
 
@@ -121,6 +127,19 @@ def _unfit(generator: DAOGenerator, reference: Structure) -> str | None:
         return f"more than {generator.max_atoms} atoms"
     unknown = {site.specie.symbol for site in reference} - set(generator.elements)
     return f"untrained elements {', '.join(sorted(unknown))}" if unknown else None
+
+
+def by_atoms(results: list[ReferenceResult], num_atoms: list[int]) -> dict[str, dict[str, Any]]:
+    """How many references of each range of sizes (`SIZES`) there are, and which share of them was matched."""
+    hits = np.array([any(result.rmse is not None for result in one.own) for one in results])
+    sizes = np.array(num_atoms)
+    found = {}
+    for first, last in zip((1, *(size + 1 for size in SIZES[:-1])), SIZES, strict=True):
+        chosen = (sizes >= first) & (sizes <= last)
+        if chosen.any():
+            name = f"{first}-{last}" if last < SIZES[-1] else f"{first} and more"
+            found[name] = {"references": int(chosen.sum()), "match_rate": round(float(hits[chosen].mean()), 4)}
+    return found
 
 
 def plot_matches(results: list[ReferenceResult], num_atoms: list[int], path: Path) -> None:
