@@ -120,9 +120,16 @@ if __name__ == "__main__":
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--kill-workers", type=int, default=0, help="Parsl workers of the screening that is killed")
+    parser.add_argument("--large", action="store_true", help="two workers alone, without kills, recorded by itself")
     options = parser.parse_args()
     if options.quick:
         options.compositions, options.samples, options.kills = 2, 2, 2
+    if options.large:
+        with tempfile.TemporaryDirectory() as temporary:
+            found = throughput(Path(temporary), options.compositions, options.samples, 2, options.seed)
+        figures = {"compositions": options.compositions, "samples of each": options.samples, **found}
+        record("screen_large", figures, seed=options.seed, packages=("parsl",))
+        raise SystemExit
     figures: dict = {"compositions": options.compositions, "samples of each": options.samples}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -117,7 +117,7 @@ if __name__ == "__main__":
         "parameters, millions": round(millions, 2),
         "crystals a second": round(rate),
         "GFLOP a crystal": round(work / 1e9, 3),
-        "bfloat16 peak, GFLOP/s": round(best / 1e9),
+        "bfloat16 peak, GFLOP a second": round(best / 1e9),
         "share of the peak, %": round(100 * rate * work / best, 1),
     }
     record("training", figures, seed=options.seed)
