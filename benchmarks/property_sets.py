@@ -38,32 +38,21 @@ class Set:
     augmented: bool = False  # may be given generated structures with the same target to train on
 
 
+MP_20 = {"train": "mp20_train.npz", "val": "mp20_val.npz", "test": "mp20_test_a.npz"}
 SETS = {
     "dielectric, n": Set({"all": "matminer_dielectric.npz"}, Target("n")),
     "dielectric, log poly_total": Set({"all": "matminer_dielectric.npz"}, Target("poly_total", log=True)),
     "piezoelectric": Set({"all": "matminer_piezoelectric.npz"}, Target("eij_max", "C/m²")),
     "JARVIS Tc": Set({"all": "jarvis_supercon3d.npz"}, Target("tc", "K"), split_column="split"),
     "SuperCon3D log Tc": Set({"all": "supercon3d.jsonl.gz"}, Target("tc", "K", log=True), augmented=True),
-    "MP-20 band gap": Set(
-        {"train": "mp20_train.npz", "val": "mp20_val.npz", "test": "mp20_test_a.npz"},
-        Target("band_gap", "eV"),
-        most=2000,
-    ),
-    "MP-20 E_hull": Set(
-        {"train": "mp20_train.npz", "val": "mp20_val.npz", "test": "mp20_test_a.npz"},
-        Target("e_above_hull", "eV/atom"),
-        most=2000,
-    ),
+    "MP-20 band gap": Set(MP_20, Target("band_gap", "eV"), most=2000),
+    "MP-20 E_hull": Set(MP_20, Target("e_above_hull", "eV/atom"), most=2000),
     "Perov-5 heat of formation": Set(
         {"train": "perov5_train_partial.npz", "val": "perov5_val.npz", "test": "perov5_test.npz"},
         Target("heat_all", "eV"),
         most=2000,
     ),
-    "MP-20 formation energy": Set(
-        {"train": "mp20_train.npz", "val": "mp20_val.npz", "test": "mp20_test_a.npz"},
-        Target("formation_energy_per_atom", "eV/atom"),
-        most=2000,
-    ),
+    "MP-20 formation energy": Set(MP_20, Target("formation_energy_per_atom", "eV/atom"), most=2000),
 }
 """The cheapest first. Of MP-20, the training structures whose label is at hand, and half of the test set."""
 
