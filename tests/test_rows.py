@@ -64,3 +64,15 @@ def test_layouts_are_kept_until_a_list_changes(monkeypatch):
     walkers[0].verlet.update(walkers[0].positions, walkers[0].lattice)
     evaluation.evaluate(walkers)
     assert len(built) == 2
+
+
+def test_a_crystal_that_is_gone_leaves_no_layout_to_another():
+    rows, gone = Rows(MODEL), Walker(bulk("Cs"))
+    rows.evaluate([gone])
+    place = id(gone)
+    del gone
+    blank = [Walker.__new__(Walker) for _ in range(1000)]  # one of them gets the place in memory that became free
+    other = next((one for one in blank if id(one) == place), blank[0])
+    other.__init__(bulk("Cu"))
+    expected = float(predict_crystals(MODEL, to_crystals(bulk("Cu"))).energy)
+    assert abs(rows.evaluate([other])[0].energy - expected) < 1e-9

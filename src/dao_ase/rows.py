@@ -64,6 +64,7 @@ class Rows:
     def __init__(self, model: Potential) -> None:
         self.model = model
         self._laid_out: dict[tuple, Neighbors] = {}
+        self._seen: tuple[Moving, ...] = ()
 
     def evaluate(self, crystals: Sequence[Moving]) -> list[Answer]:
         """Energy, forces and stress of each crystal."""
@@ -74,7 +75,8 @@ class Rows:
             key = tuple((id(one), one.verlet.builds) for one in members)
             laid_out[key] = self._laid_out[key] if key in self._laid_out else self._lay_out(members)
             answers |= zip(group, self._answers(members, laid_out[key]), strict=True)
-        self._laid_out = laid_out
+        # the crystals are kept as long as their layouts: another crystal must not come to the same id
+        self._laid_out, self._seen = laid_out, tuple(crystals)
         return [answers[place] for place in range(len(crystals))]
 
     def _lay_out(self, members: Sequence[Moving]) -> Neighbors:
