@@ -4,9 +4,12 @@ import json
 
 import pytest
 from ase.build import bulk, molecule
+from ase.constraints import FixAtoms
 from ase.io import read, write
 from click.testing import CliRunner
+from pymatgen.core import Structure
 
+from dao_ase import relax as relaxation
 from dao_ase.calculator import save_potential
 from dao_ase.cli import main
 from named import random_potential, rattled
@@ -67,6 +70,8 @@ def test_many_files_go_into_a_folder_and_bad_ones_are_named(folder):
         ("-o", "out.cif", "give a folder"),
         ("-o", "out.foo", "give a folder"),
         ("--traj", "steps.foo", "writes no .foo files"),
+        ("-o", "copper.cif/out", "cannot be written there"),
+        ("--traj", "copper.cif/steps.traj", "cannot be written there"),
     ],
 )
 def test_what_cannot_be_written_is_said_before_the_work(folder, option, name, reason):
@@ -99,3 +104,70 @@ def test_bad_settings_are_said_plainly(folder):
     missing = CliRunner().invoke(main, ["relax", str(folder / "copper.cif"), "--model", str(folder / "no.safetensors")])
     assert missing.exit_code == 1
     assert "no weight file" in missing.output
+
+
+def test_what_has_one_name_in_two_folders_loses_nothing(folder):
+    for place, atoms in (("a", bulk("Cu")), ("b", bulk("Al"))):
+        (folder / place).mkdir()
+        write(folder / place / "x.cif", atoms)
+    write(folder / "x_2.cif", bulk("Ag"))
+    inputs = [folder / "a" / "x.cif", folder / "b" / "x.cif", folder / "x_2.cif"]
+    done = run(folder, "relax", *inputs, "--fmax", "1e3", "--steps", "0", "-o", folder / "out", "--json")
+    rows = json.loads(done.stdout)
+    assert [str(read(row["output"]).symbols) for row in rows] == ["Cu", "Al", "Ag"]
+
+
+@pytest.mark.parametrize("name", ["end.cif.gz", "CONTCAR", "new/end.vasp", "Ende ü 1.CIF"])
+def test_names_of_files_that_are_written(folder, name):
+    done = run(folder, "relax", folder / "copper.cif", "--fmax", "1e3", "-o", folder / name)
+    assert done.exit_code == 0, done.output
+    assert str(read(folder / name).symbols) == "Cu"
+
+
+def test_what_stands_beside_the_atoms_stays_with_them(folder):
+    atoms = bulk("NaCl", "rocksalt", a=5.6)
+    atoms.set_tags([1, 2])
+    atoms.info["material"] = "mp-22862"
+    atoms.set_constraint(FixAtoms([0]))
+    write(folder / "in.traj", atoms)
+    done = run(folder, "relax", folder / "in.traj", "--fmax", "1e3", "-o", folder / "out.extxyz")
+    assert "constraints of atoms are not kept" in done.stderr
+    out = read(folder / "out.extxyz")
+    assert out.get_tags().tolist() == [1, 2]
+    assert out.info["material"] == "mp-22862" and out.info["file"] == str(folder / "in.traj")
+
+
+def test_an_interrupted_batch_keeps_what_had_ended(folder, monkeypatch):
+    real = relaxation.relax
+
+    def stopped(*arguments, on_done, **settings):
+        def first_only(index, result):
+            on_done(index, result)
+            raise KeyboardInterrupt
+
+        return real(*arguments, on_done=first_only, **settings)
+
+    monkeypatch.setattr(relaxation, "relax", stopped)
+    done = run(folder, "relax", folder / "two.extxyz", "--fmax", "1e3", "-o", folder / "out", "--json")
+    assert done.exit_code == 1
+    assert "interrupted: 1 of 2 crystals had not ended" in done.stderr
+    assert len(json.loads(done.stdout)) == len(list((folder / "out").iterdir())) == 1
+
+
+def test_results_are_told_where_they_cannot_be_written(folder, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ase.io.write", full)
+    done = run(folder, "relax", folder / "copper.cif", "--fmax", "1e3", "-o", folder / "out.cif")
+    assert done.exit_code == 1
+    assert "eV/atom" in done.stdout and "No space left" in done.stderr
+
+
+def test_structures_as_pymatgen_writes_them_and_folders(folder):
+    Structure.from_file(folder / "copper.cif").add_oxidation_state_by_element({"Cu": 1}).to(str(folder / "one.json"))
+    (folder / "some").mkdir()
+    (folder / "plain").write_text((folder / "salt.vasp").read_text())
+    done = run(folder, "energy", folder / "one.json", folder / "some", folder / "plain", "--json")
+    assert [row["formula"] for row in json.loads(done.stdout)] == ["Cu"]
+    assert "is a folder" in done.stderr and "usual ending" in done.stderr

@@ -51,6 +51,7 @@ def eos(
     from dao_ase.whole_files import write_json, write_text
 
     one, crystal = read_crystal(file, index)
+    folder = results_folder(output, file, "eos")
     try:
         fit = equation_of_state(
             crystal, load_potential(model, usable_device(device), dtype), span=span / 100, points=points, relax_first=relax,
@@ -58,7 +59,7 @@ def eos(
         )  # fmt: skip
     except (ValueError, RuntimeError) as error:
         raise click.ClickException(f"{one.name}: {error}") from error
-    folder, formula, count = results_folder(output, file, "eos"), one.atoms.get_chemical_formula(), len(one.atoms)
+    formula, count = one.atoms.get_chemical_formula(), len(one.atoms)
     report = {"file": one.name, "formula": formula, "atoms": count, **fit.as_dict()}
     write_json(folder / "eos.json", report)
     write_text(folder / "eos.csv", _table(fit))

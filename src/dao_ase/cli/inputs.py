@@ -31,16 +31,25 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
     import warnings
 
     from ase.io import read
+    from ase.io.formats import UnknownFileTypeError
 
     inputs: list[Input] = []
     problems: list[str] = []
     for path in paths:
+        if path.is_dir() and path.suffix != ".traj":  # old trajectories of ASE are folders
+            problems.append(f"{path}: is a folder; name the files in it, like {path}/*.cif")
+            continue
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                frames = list(read(path, index=":"))
+                frames = _pymatgen_frames(path) or list(read(path, index=":"))
         except FileNotFoundError:
             problems.append(f"{path}: there is no such file")
+            continue
+        except UnknownFileTypeError:
+            problems.append(
+                f"{path}: ASE cannot tell which format this is; give the file its usual ending or name (POSCAR)"
+            )
             continue
         except Exception as error:  # ASE's readers raise whatever their format's parser raises
             problems.append(f"{path}: not a structure file that ASE reads: {error or type(error).__name__}")
@@ -78,13 +87,45 @@ def read_crystal(path: Path, index: int | None = None) -> tuple[Input, Crystals]
 
 
 def results_folder(output: Path | None, source: Path, kind: str) -> Path:
-    """The folder for results: the one asked for, or ``NAME_kind`` here for a file NAME.cif."""
+    """The folder for results: the one asked for, or ``NAME_kind`` here for a file NAME.cif; an error if it cannot be had."""
     folder = output if output is not None else Path(f"{source.stem}_{kind}")
+    _refuse_closed(folder)
+    return folder
+
+
+def _refuse_closed(folder: Path) -> None:
+    """An error for a folder that cannot be made or written to; the attempt leaves nothing behind."""
+    from contextlib import suppress
+    from tempfile import TemporaryFile
+
+    absent = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise click.ClickException(f"{folder}: no folder for results can be made there: {error}") from error
-    return folder
+        raise click.ClickException(f"{folder}: results cannot be written there: {error}") from error
+    finally:
+        for one in absent:
+            with suppress(OSError):
+                one.rmdir()
+
+
+def _pymatgen_frames(path: Path) -> list[Atoms]:
+    """The structures of a JSON file of pymatgen's, one or a list; none where the file is another thing."""
+    if not path.name.endswith((".json", ".json.gz")):
+        return []
+    from monty.serialization import loadfn
+    from pymatgen.core import Structure
+
+    from dao_ase.convert import atoms_from_structure
+
+    try:
+        found = loadfn(path)
+    except (OSError, ValueError):  # ASE's reader says what is wrong with it
+        return []
+    structures = found if isinstance(found, list) else [found]
+    return [atoms_from_structure(one) for one in structures if isinstance(one, Structure)]
 
 
 def _named(path: Path, frames: Sequence[Atoms]) -> list[tuple[str, Atoms]]:
@@ -113,29 +154,49 @@ def as_crystals(inputs: Iterable[Input]) -> tuple[list[Input], list[Crystals], l
 
 
 def write_structures(output: Path, structures: Sequence[Atoms], names: Sequence[str]) -> list[Path]:
-    """Writes one file, or a folder of CIF files where a file of this kind holds a single structure."""
-    if len(structures) == 1 and output.suffix and not output.is_dir():
-        return [_write(output, structures)]
-    if output.suffix in MANY_FRAMES:
-        return [_write(output, structures)]
+    """Writes one file, or a folder of CIF files where a file of this kind holds a single structure.
+
+    Returns the file of each structure.
+    """
+    if _is_file(output) and (len(structures) == 1 or output.suffix in MANY_FRAMES):
+        return [_write(output, structures)] * len(structures)
     refuse_unwritable(output, len(structures))
-    output.mkdir(parents=True, exist_ok=True)
-    stems = [Path(name.replace("#", "_")).name.removesuffix(".cif") for name in names]
-    taken: dict[str, int] = {}
-    written = []
-    for stem, atoms in zip(stems, structures, strict=True):
-        taken[stem] = taken.get(stem, 0) + 1
-        unique = stem if taken[stem] == 1 else f"{stem}_{taken[stem]}"
-        written.append(_write(output / f"{unique}.cif", [atoms]))
-    return written
+    files = [output / f"{name}.cif" for name in _distinct(names)]
+    return [_write(file, [atoms]) for file, atoms in zip(files, structures, strict=True)]
+
+
+def _is_file(output: Path) -> bool:
+    """Whether this names a file of structures rather than a folder of them: VASP's have no ending."""
+    return not output.is_dir() and bool(output.suffix or "POSCAR" in output.name or "CONTCAR" in output.name)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names for files in one folder; what has the same name in different folders gets a number.
+
+    >>> _distinct(["a/x.cif", "b/x.cif", "x_2.cif", "run.traj#0"])
+    ['x', 'x_2', 'x_2_2', 'run.traj_0']
+    """
+    taken: set[str] = set()
+    distinct = []
+    for name in names:
+        stem = unique = Path(name.replace("#", "_")).name.removesuffix(".gz").removesuffix(".cif")
+        number = 1
+        while unique.casefold() in taken:  # some file systems do not tell X from x
+            number += 1
+            unique = f"{stem}_{number}"
+        taken.add(unique.casefold())
+        distinct.append(unique)
+    return distinct
 
 
 def refuse_unwritable(path: Path | None, count: int = 1) -> None:
-    """An error, before any work is done, for a file that cannot hold so many structures; a folder always can."""
+    """An error, before any work is done, for a place that cannot be written to, or a file that cannot hold so many."""
     from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 
-    if path is None or path.is_dir() or not path.suffix:
+    if path is None:
         return
+    if not _is_file(path):
+        return _refuse_closed(path)
     if count > 1 and path.suffix not in MANY_FRAMES:
         raise click.ClickException(
             f"{path}: {count} structures do not fit into one {path.suffix} file; "
@@ -147,6 +208,7 @@ def refuse_unwritable(path: Path | None, count: int = 1) -> None:
         writable = False
     if not writable:
         raise click.ClickException(f"{path}: ASE writes no {path.suffix} files; take .cif, .traj or .extxyz")
+    _refuse_closed(path.parent)
 
 
 def _write(path: Path, structures: Sequence[Atoms]) -> Path:

@@ -58,6 +58,7 @@ def md(
     try:
         settings = DynamicsSettings(ensemble, temperature, timestep, pressure, damping, interval, seed)
         calculator = DAOCalculator(model, device=device, dtype=dtype)
+        folder.mkdir(parents=True, exist_ok=True)
         problem = _run(atoms, calculator, steps, folder, settings)
         report = _write(folder, len(atoms), f"{one.atoms.get_chemical_formula()}, {ensemble}", problem)
     except (ImportError, ValueError, OSError, RuntimeError) as error:

@@ -47,6 +47,7 @@ def phonons(
     from dao_ase.whole_files import replacing, write_json, write_text
 
     one, crystal = read_crystal(file, index)
+    folder = results_folder(output, file, "phonons")
     try:
         potential = load_potential(model, usable_device(device), dtype)
         if relax:
@@ -58,7 +59,7 @@ def phonons(
             )  # fmt: skip
     except (ImportError, ValueError, RuntimeError) as error:
         raise click.ClickException(f"{one.name}: {error}") from error
-    folder, formula = results_folder(output, file, "phonons"), one.atoms.get_chemical_formula()
+    formula = one.atoms.get_chemical_formula()
     report = {"file": one.name, "formula": formula, **found.as_dict()}
     write_json(folder / "phonons.json", report)
     write_text(folder / "thermal.csv", _thermal(found))

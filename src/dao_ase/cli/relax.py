@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from dao_ase.relax import Frame, Relaxation
 
 
+STALE = ("momenta", "spacegroup_kinds")
+"""Arrays of ASE's readers that no longer hold when atoms have moved."""
+
+
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--fmax", type=float, default=0.01, show_default=True, help="Converged below this force (eV/Å).")
@@ -53,36 +57,59 @@ def relax(
     problems += no_crystals
     for problem in problems:
         click.echo(problem, err=True)
+    for one in inputs:
+        if one.atoms.constraints:
+            click.echo(f"{one.name}: constraints of atoms are not kept here, all atoms move", err=True)
     if not inputs:
         raise click.exceptions.Exit(1)
     refuse_unwritable(output, len(inputs))
+    ended: dict[int, Relaxation] = {}
+
+    def on_done(index: int, result: Relaxation) -> None:
+        ended[index] = result
+        click.echo(f"{inputs[index].name}: {result.reason}", err=True)
+
     try:
-        results = relaxation.relax(
+        relaxation.relax(
             Crystals.concatenate(crystals), load_potential(model, usable_device(device), dtype), fmax=fmax, steps=steps,
             pressure=pressure, cell=cell, keep_symmetry=keep_symmetry, record=traj is not None,  # type: ignore[arg-type]
-            on_done=lambda index, result: click.echo(f"{inputs[index].name}: {result.reason}", err=True),
+            on_done=on_done,
         )  # fmt: skip
-    except ValueError as error:
+    except (RuntimeError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    rows = [_report(one, result) for one, result in zip(inputs, results, strict=True)]
-    ends = [(one, result.final) for one, result in zip(inputs, results, strict=True) if result.final is not None]
-    if output is not None and ends:
-        write_structures(output, [_atoms(one, frame) for one, frame in ends], [one.name for one, _ in ends])
-    if traj is not None and ends:
-        frames = [(one, frame) for one, result in zip(inputs, results, strict=True) for frame in result.trajectory]
-        write_structures(traj, [_atoms(one, frame) for one, frame in frames], [])
-    click.echo(json.dumps(rows, indent=1) if as_json else "\n\n".join(_text(row) for row in rows))
-    if problems or not all(result.converged for result in results):
+    except KeyboardInterrupt:
+        left = len(inputs) - len(ended)
+        problems.append(f"interrupted: {left} of {len(inputs)} crystals had not ended and are left out")
+        click.echo(problems[-1], err=True)
+    done = [(inputs[index], ended[index]) for index in sorted(ended)]
+    rows = [_report(one, result) for one, result in done]
+    try:
+        ends = [(row, one, result.final) for row, (one, result) in zip(rows, done, strict=True) if result.final]
+        if output is not None and ends:
+            atoms = [_atoms(one, frame) for _, one, frame in ends]
+            written = write_structures(output, atoms, [one.name for _, one, _ in ends])
+            for (row, _, _), path in zip(ends, written, strict=True):
+                row["output"] = str(path)
+        if traj is not None and ends:
+            write_structures(traj, [_atoms(one, frame) for one, result in done for frame in result.trajectory], [])
+    finally:  # what was computed is told even where it cannot be written
+        click.echo(json.dumps(rows, indent=1) if as_json else "\n\n".join(_text(row) for row in rows))
+    if problems or not all(result.converged for _, result in done):
         raise click.exceptions.Exit(1)
 
 
 def _atoms(one: Input, frame: Frame) -> Atoms:
-    """The structure of a frame with its energy, forces and stress."""
+    """The structure of a frame with its energy, forces and stress; tags, moments and remarks are those of the input."""
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.stress import full_3x3_to_voigt_6_stress
 
     atoms = Atoms(one.atoms.numbers, positions=frame.positions, cell=frame.lattice, pbc=True)
+    for name, values in one.atoms.arrays.items():
+        if name not in (*atoms.arrays, *STALE):
+            atoms.set_array(name, values)
+    atoms.info = {name: value for name, value in one.atoms.info.items() if isinstance(value, str | int | float)}
+    atoms.info["file"] = one.name
     stress = full_3x3_to_voigt_6_stress(frame.stress)
     atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.forces, stress=stress)
     return atoms
