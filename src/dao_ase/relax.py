@@ -84,6 +84,8 @@ class RelaxSettings:
     def __post_init__(self) -> None:
         if not self.fmax > 0:
             raise ValueError(f"fmax is {self.fmax} eV/Å; it must be positive")
+        if not np.isfinite(self.pressure):
+            raise ValueError(f"the pressure is {self.pressure} GPa; it must be a finite number")
         if self.steps < 0:
             raise ValueError(f"steps is {self.steps}; it must not be negative")
         if self.cell not in ("full", "volume", "none"):

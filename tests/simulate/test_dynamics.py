@@ -97,6 +97,7 @@ class _Exploding(DAOCalculator):
     [
         ({"ensemble": "nph"}, "none of nve"),
         ({"temperature": -1.0}, "thermostat needs a positive one"),
+        ({"temperature": float("nan")}, "temperature is nan; it must be a finite number"),
         ({"timestep": 0.0}, "timestep is 0.0; it must be positive"),
         ({"pressure": 1.0}, "needs the ensemble npt"),
     ],
@@ -114,6 +115,12 @@ def test_another_run_is_not_continued(tmp_path):
         run(tmp_path / "a.traj", 20, bulk("Cu", cubic=True))
     with pytest.raises(ValueError, match="not a multiple"):
         run(tmp_path / "b.traj", 15)
+    with pytest.raises(ValueError, match="began with another geometry"):
+        run(tmp_path / "a.traj", 20, bulk("Ar", "fcc", a=4.2, cubic=True))
+    with pytest.raises(ValueError, match="another potential"):
+        list(run_dynamics(ARGON, DAOCalculator(MorsePotential(depth=0.5)), 20, tmp_path / "a.traj"))
+    with pytest.raises(ValueError, match="steps is -10; it must not be negative"):
+        run(tmp_path / "b.traj", -10)
     (tmp_path / "c.traj").write_text("no trajectory")
     with pytest.raises(ValueError, match="delete it to begin anew"):
         run(tmp_path / "c.traj", 10)

@@ -86,3 +86,9 @@ def test_supercells_are_large_enough():
     oganesson = dataclasses.replace(MAGNESIUM, atomic_numbers=torch.tensor([118, 118]))
     with pytest.raises(ValueError, match="contains Og, which is outside"):
         phonons(oganesson, MODEL)
+
+
+def test_a_left_handed_cell_has_the_same_phonons():
+    mirrored = MAGNESIUM.replace(lattice=-MAGNESIUM.lattice, frac_coords=-MAGNESIUM.frac_coords)
+    found, expected = (phonons(one, MODEL, supercell=(2, 2, 1), mesh=5.0) for one in (mirrored, MAGNESIUM))
+    assert np.allclose(found.gamma, expected.gamma, atol=1e-6)

@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from dao_ase.relax import GPA, MAX_FORCE
 
 ENSEMBLES = ("nve", "nvt", "npt")
+SAME, SAME_ENERGY = 1e-6, 1e-3
+"""Å and eV/atom by which a run that goes on may miss its first geometry and its last energy."""
 MAX_TEMPERATURE = 1e5
 """K; beyond it no crystal is left, and the run is taken for a blow-up."""
 
@@ -48,6 +50,9 @@ class DynamicsSettings:
     def __post_init__(self) -> None:
         if self.ensemble not in ENSEMBLES:
             raise ValueError(f"the ensemble {self.ensemble!r} is none of {', '.join(ENSEMBLES)}")
+        for name in ("temperature", "timestep", "pressure", "damping"):
+            if not np.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number")
         if self.temperature < 0 or (self.temperature == 0 and self.ensemble != "nve"):
             raise ValueError(f"the temperature is {self.temperature} K; a thermostat needs a positive one")
         for name in ("timestep", "damping", "interval"):
@@ -88,11 +93,15 @@ def run_dynamics(
     in nvt, with a rested barostat in npt. `BlowUpError` says that the atoms flew apart; what is written stays.
     """
     settings = settings or DynamicsSettings()
+    if steps < 0:
+        raise ValueError(f"steps is {steps}; it must not be negative")
     if steps % settings.interval:
         raise ValueError(
             f"{steps} steps are not a multiple of the {settings.interval} steps between frames; change one of the two"
         )
     moving, done = _resume(Path(path), atoms, settings) if Path(path).exists() else (_prepare(atoms, settings), -1)
+    if done >= 0:
+        _refuse_other_potential(Path(path), moving, calculator)
     moving.calc = calculator
     if settings.ensemble == "npt" and not moving.pbc.all():
         raise ValueError(f"pbc is {moving.pbc.tolist()}; a pressure needs a cell that is periodic in three directions")
@@ -190,7 +199,7 @@ def _resume(path: Path, atoms: Atoms, settings: DynamicsSettings) -> tuple[Atoms
         known = _settings_of(path, file.description)
         if not len(file):
             raise ValueError(f"{path} holds no frame; delete it to begin anew")
-        last, place = file[-1], len(file) - 1
+        first, last, place = file[0], file[-1], len(file) - 1
     changed = [name for name, value in asdict(settings).items() if value != getattr(known, name)]
     if changed:
         raise ValueError(
@@ -201,7 +210,26 @@ def _resume(path: Path, atoms: Atoms, settings: DynamicsSettings) -> tuple[Atoms
         raise ValueError(
             f"{path} holds a run of {last.get_chemical_formula()}, not of {atoms.get_chemical_formula()}; write elsewhere"
         )
+    if not (
+        np.allclose(first.cell.array, atoms.cell.array, atol=SAME)
+        and np.allclose(first.positions, atoms.positions, atol=SAME)
+        and np.array_equal(first.pbc, atoms.pbc)
+    ):
+        raise ValueError(
+            f"{path} holds a run that began with another geometry of {atoms.get_chemical_formula()}; "
+            "write elsewhere, or delete it to begin anew"
+        )
     return last, place
+
+
+def _refuse_other_potential(path: Path, last: Atoms, calculator: Calculator) -> None:
+    """What goes on must go on with the energy with which it stopped."""
+    before, now = last.get_potential_energy(), calculator.get_potential_energy(last)
+    if not abs(now - before) < SAME_ENERGY * len(last):
+        raise ValueError(
+            f"{path} holds a run with another potential: its last frame has {before:.4f} eV there and {now:.4f} eV here; "
+            "give the same model, or write elsewhere"
+        )
 
 
 def _settings_of(path: str | Path, description: Any) -> DynamicsSettings:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from dao_ase.composition import SYMBOLS
+from dao_ase.convert import right_handed
 from dao_ase.crystals import Crystals
 from dao_ase.derivatives import predict_crystals
 from dao_ase.lattice import plane_distances
@@ -109,6 +110,7 @@ def phonons(
     if not displacement > 0:
         raise ValueError(f"the displacement is {displacement} Å; it must be positive")
     model.refuse_untrained(crystal.atomic_numbers.tolist())
+    crystal = right_handed(crystal)  # as phonopy wants it
     repeats = tuple(supercell) if supercell is not None else enough_repeats(crystal, min_length)
     if len(repeats) != 3 or min(repeats) < 1:
         raise ValueError(f"the supercell {list(repeats)} is not three positive whole numbers")
