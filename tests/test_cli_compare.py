@@ -4,7 +4,9 @@ import json
 import shutil
 
 import pytest
+from ase import Atoms
 from ase.build import bulk
+from ase.constraints import FixAtoms
 from ase.io import write
 from click.testing import CliRunner
 
@@ -66,9 +68,33 @@ def test_files_that_are_none_are_named(silicon, tmp_path, monkeypatch):
     assert "missing.cif: there is no such file" in problems[0] and "'Xx', which is not the symbol" in problems[1]
 
 
+def test_one_name_in_two_folders_is_two_crystals_and_constraints_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    for place, a in (("one", 5.5), ("two", 5.2)):
+        (tmp_path / place).mkdir()
+        write(tmp_path / place / "POSCAR", Atoms(bulk("Si", a=a), constraint=FixAtoms([0])))
+    files = [tmp_path / place / "POSCAR" for place in ("one", "two")]
+    done = run(*files, "--task", "relax", "-o", tmp_path / "report", "--json")
+    report = json.loads(done.stdout)
+    assert [row["name"] for row in report["rows"]] == [str(file) for file in files]
+    assert len(report["polymorphs"][0]["methods"][0]["order"]) == 2
+    assert sum("constraints of atoms are left out" in one for one in report["problems"]) == 2
+    done = run(*files, "--task", "search", "-o", tmp_path / "search")
+    assert done.exit_code == 1 and "two of the files have one formula" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "value"),
-    [("ecutwfc=60", 60), ("degauss=1d-2", 0.01), ("nosym=true", True), ("smearing=gauss", "gauss"), ("nspin=2", 2)],
+    [
+        ("ecutwfc=60", 60),
+        ("degauss=1d-2", 0.01),
+        ("nosym=true", True),
+        ("nosym=.FALSE.", False),
+        ("starting_charge(1)=-2.5d-1", -0.25),
+        ("vdw_corr=dft-d3", "dft-d3"),
+        ("smearing=gauss", "gauss"),
+        ("nspin=2", 2),
+    ],
 )
 def test_keywords(words, value):
     assert list(_keywords([words]).values()) == [value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
     from dao_ase.compare.comparison import Settings
     from dao_ase.compare.tasks import Crystal
+
+
+FORTRAN = {".true.": True, ".false.": False}
+NUMBER = re.compile(r"[+-]?\d[\d.]*([de][+-]?\d+)?", re.IGNORECASE)
 
 
 @click.command()
@@ -98,8 +103,11 @@ def _keywords(assignments: Sequence[str]) -> dict[str, Any]:
         key, equals, text = one.partition("=")
         if not equals or not key or not text:
             raise ValueError(f"--set {one}: write KEY=VALUE, for example ecutwfc=60")
+        if text.lower() in FORTRAN:
+            found[key] = FORTRAN[text.lower()]
+            continue
         try:
-            found[key] = json.loads(text.lower().replace("d", "e") if text[0].isdigit() else text.lower())
+            found[key] = json.loads(text.lower().replace("d", "e") if NUMBER.fullmatch(text) else text.lower())
         except ValueError:
             found[key] = text
     return found
@@ -118,16 +126,24 @@ def _crystals(
     taken, _, no_crystals = as_crystals(found)
     formulas, impossible = _possible([one for one in inputs if Path(one) not in files], options["max_atoms"])
     problems += no_crystals + impossible
+    for one in taken:  # pw.x would keep them, the potentials would not
+        if one.atoms.constraints:
+            problems.append(f"{one.name}: its constraints of atoms are left out, all atoms may move")
+            one.atoms.set_constraint()
     if options["task"] == "search":
         pairs = [(one.atoms.get_chemical_formula(), structure_from_atoms(one.atoms)) for one in taken]
         crystals = [Crystal(formula, one.atoms) for (formula, _), one in zip(pairs, taken, strict=True)]
+        if len(set(dict(pairs))) < len(pairs):
+            raise ValueError("two of the files have one formula; a search takes one known structure of each")
         structures = dict(pairs)
         for formula in formulas:
             crystals.append(Crystal(formula, _nothing()))
             if known is not None:
                 structures[formula] = _read(known)
         return crystals, structures, problems
-    crystals = [Crystal(Path(one.name).name, one.atoms) for one in taken]
+    short = [Path(one.name).name for one in taken]  # and more of the path where that would name two crystals
+    names = [name if short.count(name) == 1 else one.name for name, one in zip(short, taken, strict=True)]
+    crystals = [Crystal(name, one.atoms) for name, one in zip(names, taken, strict=True)]
     return crystals + [_best(formula, options) for formula in formulas], {}, problems
 
 
