@@ -85,3 +85,18 @@ def test_pictures(tmp_path, elements):
     phases = [*ELEMENTS, *SALTS, Phase("Br", -1.6), Phase("NaKClBr", -2.9, "double", True)]
     picture = plot_hull(Hull(elements, phases), tmp_path / "hull.png")
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 5000
+
+
+def test_a_table_from_excel_and_rows_that_are_wrong(tmp_path):
+    file = tmp_path / "references.csv"
+    file.write_text("composition,energy_per_atom\nNa,-1.3\n", encoding="utf-8-sig")
+    assert read_phases([file]) == [Phase("Na", -1.3, "references.csv:2")]
+    for text, reason in (
+        ("composition,energy_per_atom\nNa,nan\n", r"references.csv:2: .*the energy of Na is nan eV/atom"),
+        ("composition,energy_per_atom\n,-1\n", "references.csv:2: .*no composition"),
+        ("formula,energy\nNa,-1\n", "there are: formula, energy"),
+        ("", "there are: none"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=reason):
+            read_phases([file])

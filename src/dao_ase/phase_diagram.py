@@ -8,6 +8,7 @@ Energies must stand on one scale; DAO-P's is that of the Materials Project (PBE 
 from __future__ import annotations
 
 import csv
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ class Phase:
     energy_per_atom: float
     source: str = ""
     candidate: bool = False
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.energy_per_atom):
+            raise ValueError(f"the energy of {self.formula} is {self.energy_per_atom} eV/atom; give a finite number")
 
     @property
     def elements(self) -> frozenset[str]:
@@ -127,14 +132,18 @@ def systems_of(phases: Iterable[Phase]) -> list[frozenset[str]]:
 
 
 def _from_csv(path: Path) -> list[Phase]:
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    with open(path, newline="", encoding="utf-8-sig") as file:  # Excel begins its files with a byte order mark
+        reader = csv.DictReader(file)
+        rows, columns = list(reader), list(reader.fieldnames or ())
+    if not {"composition", "formula"} & set(columns) or "energy_per_atom" not in columns:
+        there = ", ".join(columns) or "none"
+        raise ValueError(f"{path}: needs the columns 'composition' and 'energy_per_atom' (eV); there are: {there}")
     found = []
     for number, row in enumerate(rows, 2):
         formula = row.get("composition") or row.get("formula")
         try:
             if not formula:
-                raise ValueError("there is no column 'composition'")
+                raise ValueError("there is no composition")
             found.append(
                 Phase(Composition.parse(formula).formula, float(row["energy_per_atom"]), f"{path.name}:{number}")
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ def finetune(data: tuple[str, ...], output: Path, as_json: bool, **options: Any)
     for name, value in found.items():
         if isinstance(value, float):
             click.echo(f"{name}: {value:.4g}{'' if name == 'R2' or 'logarithm' in name else unit}")
-    click.echo(f"dao-ase predict {output} FILE...   predicts; {output}/model_card.md says how well")
+    click.echo(f"dao-ase predict {shlex.quote(str(output))} FILE...   predicts; {output}/model_card.md says how well")
 
 
 def _run(data: tuple[str, ...], output: Path, options: dict[str, Any]) -> tuple[PropertyTable, CrossValidation]:
@@ -86,7 +87,7 @@ def _run(data: tuple[str, ...], output: Path, options: dict[str, Any]) -> tuple[
     )
     _report_left_out(table, output)
     refuse_unlearnable(table, options["folds"])
-    with tqdm(total=2 * len(table), desc="features", unit_scale=0.5, leave=False) as bar:
+    with tqdm(total=2 * len(table), desc="features", unit_scale=0.5, leave=False, disable=None) as bar:
         return table, fine_tune(
             table,
             trunk,
