@@ -38,5 +38,5 @@ if __name__ == "__main__":
     started = time.perf_counter()
     generator.sample_cells(cells, range(len(cells)), count=20)
     figures["samples of 9 atoms a second"] = round(len(cells) / (time.perf_counter() - started), 1)
-    figures["evaluations a sample"] = generator.tries_of(20) * generator.settings.steps
+    figures["evaluations a sample"] = generator.evaluations(20)
     record("generate", figures, seed=options.seed)

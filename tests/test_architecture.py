@@ -30,7 +30,7 @@ LAYERS = [
     ["sampler"],
     # what acts on them
     ["verlet", "train", "espresso"],
-    ["rows"],
+    ["rows", "prototypes"],
     ["calculator", "relax", "evaluate", "runs", "database"],
     ["rank", "mend", "ase_plugin", "simulate"],
     ["cell_sampler"],

@@ -19,9 +19,9 @@ def weights(tmp_path_factory) -> str:
 
 
 def test_of_several_tries_the_one_of_lowest_energy_is_kept(weights):
-    chosen = CellSampler(weights, tries=4).sample_cells([CELL, CELL], [3, 8])
+    chosen = CellSampler(weights, tries=4, prototypes=False).sample_cells([CELL, CELL], [3, 8])
     for seed, structure in zip((3, 8), chosen, strict=True):
-        single = CellSampler(weights, tries=1)
+        single = CellSampler(weights, tries=1, prototypes=False)
         tries = single.sample_cells([CELL] * 4, [seed + TRY_STRIDE * attempt for attempt in range(4)])
         best = by_energy([one for one in tries if refusal(one) is None] or tries)[0]
         np.testing.assert_allclose(structure.frac_coords, best.frac_coords, atol=1e-5)
@@ -29,12 +29,12 @@ def test_of_several_tries_the_one_of_lowest_energy_is_kept(weights):
 
 
 def test_a_single_try_asks_no_potential(weights):
-    made = CellSampler(weights).sample_cells([CELL], [0])
+    made = CellSampler(weights, prototypes=False).sample_cells([CELL], [0])
     assert "energy_per_atom" not in made[0].properties
 
 
 def test_the_seed_alone_decides(weights):
-    sampler = CellSampler(weights, tries=3)
+    sampler = CellSampler(weights, tries=3, prototypes=False)
     alone = sampler.sample_cells([CELL], [5])[0]
     among = sampler.sample_cells([Composition.parse("Cs2O"), CELL], [1, 5])[1]
     np.testing.assert_allclose(alone.frac_coords, among.frac_coords, atol=2e-2)  # bfloat16, another batch

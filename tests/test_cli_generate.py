@@ -180,7 +180,20 @@ def test_evaluate_names_what_is_missing(tmp_path, weights):
 
 
 def test_rank_and_guidance_are_options(tmp_path, weights):
-    result = run("generate", "NaCl", "-n", "2", "-o", str(tmp_path), "--weights", weights, "--rank", "none", "--json")
+    result = run(
+        "generate",
+        "NaCl",
+        "-n",
+        "2",
+        "-o",
+        str(tmp_path),
+        "--weights",
+        weights,
+        "--no-prototypes",
+        "--rank",
+        "none",
+        "--json",
+    )
     assert "energy_per_atom" not in json.loads(result.stdout)["structures"][0]
     result = run("generate", "NaCl", "-n", "2", "-o", str(tmp_path), "--weights", weights, "--guidance", "2")
     assert result.exit_code == 1 and "standardises lattices otherwise" in result.output

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dao_ase import checkpoint
+from dao_ase.cell_sampler import prototype_ranks
 from dao_ase.composition import Composition, reduced_key
 from dao_ase.data.sources import open_source, read
 from dao_ase.evaluate import PairResult, ReferenceResult, compare, summarise
@@ -85,7 +86,9 @@ def run_benchmark(
         "sampler": asdict(generator.settings), "tries": generator.tries_of(samples), "guidance": guidance,
         "model": generator.name, "weights": generator.fingerprint,
     }  # fmt: skip
-    if generator.tries_of(samples) > 1:
+    if generator.library:
+        settings["prototypes"] = len(generator.library)
+    if generator.tries_of(samples) > 1 or generator.library:
         settings["chosen by"] = checkpoint.checksum(checkpoint.load(checkpoint.default_weights("dao_p"))[0])[:8]
     if seen:
         settings["unseen by"] = seen.name
@@ -168,7 +171,8 @@ def predict(
 ) -> list[list[Structure]]:
     """``samples`` structures with the atoms of each reference."""
     cells = [Composition.from_atomic_numbers(one.atomic_numbers) for one in reference for _ in range(samples)]
-    made = generator.sample_cells(cells, range(seed, seed + len(cells)), guidance, count=samples)
+    ranks = [prototype_ranks(place, samples) for _ in reference for place in range(samples)]
+    made = generator.sample_cells(cells, range(seed, seed + len(cells)), guidance, count=samples, ranks=ranks)
     return [made[start : start + samples] for start in range(0, len(made), samples)]
 
 

@@ -99,6 +99,7 @@ def _record(structure: Structure, rank: int, rmse: float | None) -> dict[str, An
         "spaceGroup": known or symbol,
         "spaceGroupNumber": number,
         "formulaUnits": properties.get("formula_units"),
+        "prototype": properties.get("prototype"),
         "seed": properties.get("seed"),
         "model": properties.get("model"),
         "rmse": rmse,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from monty.json import MSONable
 
-from dao_ase.cell_sampler import CellSampler
+from dao_ase.cell_sampler import CellSampler, prototype_ranks
 from dao_ase.cells import CellRules, whole_number
 from dao_ase.checkpoint import CheckpointError
 from dao_ase.composition import Composition
@@ -46,11 +46,13 @@ class StructureGenerator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """One structure to make: for which of the compositions, what is in the cell, and the seed of its noise."""
+    """One structure to make: for which of the compositions, what is in the cell, the seed of its noise, and which of the
+    structure types are tried for it."""
 
     group: int
     cell: Composition
     seed: int
+    ranks: range
 
 
 class DAOGenerator(CellSampler, MSONable):
@@ -61,11 +63,13 @@ class DAOGenerator(CellSampler, MSONable):
     ('...', -...)
 
     ``weights`` is a weight file; by default those installed with the package, one model for cells up to 20 atoms and another
-    for larger ones. Each structure is the best of ``tries``, the one of lowest energy for DAO-P as they are (default:
-    four for up to twenty structures of a composition, fewer for more, one from forty-one on); each try takes ``steps``
-    network evaluations. ``anti_annealing`` is the speed-up of the last steps, ``lattice_noise`` the spread of the cells at
-    the start (defaults: what validation found best). ``stability`` is the weight file of the model that guides, by default
-    the installed one.
+    for larger ones. Each structure is the best of several candidates by DAO-P's energy, as they are: ``tries`` from noise
+    (default: four for up to twenty structures of a composition, fewer for more, one from forty-one on), each of ``steps``
+    network evaluations, and known structure types with other elements in them, adapted by the network. The types come
+    from ``prototypes``: True for the installed library, another file, or False for the network alone; the property
+    "prototype" of a structure names a crystal of its type. ``anti_annealing`` is the speed-up of the last steps,
+    ``lattice_noise`` the spread of the cells at the start (defaults: what validation found best). ``stability`` is the
+    weight file of the model that guides, by default the installed one.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class DAOGenerator(CellSampler, MSONable):
         *,
         device: str = "cpu",
         tries: int | None = None,
+        prototypes: bool | str = True,
         steps: int | None = None,
         anti_annealing: float | None = None,
         lattice_noise: float | None = None,
@@ -85,7 +90,7 @@ class DAOGenerator(CellSampler, MSONable):
         device = usable_device(device)
         try:
             super().__init__(
-                weights, device=device, tries=tries, stability=stability,
+                weights, device=device, tries=tries, prototypes=prototypes, stability=stability,
                 steps=steps, anti_annealing=anti_annealing, lattice_noise=lattice_noise,
             )  # fmt: skip
         except (KeyError, RuntimeError) as error:
@@ -115,7 +120,7 @@ class DAOGenerator(CellSampler, MSONable):
         symmetrize: bool = False,
         progress: bool = False,
     ) -> list[Structure]:
-        """``n`` structures for each composition, lowest energy first.
+        """``n`` structures for each composition, the likeliest first.
 
         ``composition`` is a formula, a mapping, a pymatgen Composition or Structure (of which only the content counts), or
         several of these (the results then follow one another in their order). The formula is taken as the content of the
@@ -123,10 +128,11 @@ class DAOGenerator(CellSampler, MSONable):
         or "auto" for what the training crystals show for such formulas, in cells up to ``max_atoms``.
 
         ``guidance`` steers the samples towards what DAO-P's stability model holds for stable: 0 is off, 1 the theory's
-        strength. ``relax`` relaxes atoms and cell with DAO-P; ``rank`` sorts by DAO-P's energy per atom (eV), or, as
-        "stability", by the energy above the hull that the stability model sees; ``deduplicate`` keeps one of each group of
-        equal structures; ``symmetrize`` moves atoms onto the symmetry found within 0.1 Å. The same seed gives the same
-        structures.
+        strength. ``relax`` relaxes atoms and cell with DAO-P. ``rank`` sorts by DAO-P's energy per atom (eV), to which
+        "likely" (True) adds the property "handicap" of structure types that suit the elements badly and "energy" adds
+        nothing; "stability" sorts by the energy above the hull that the stability model sees. ``deduplicate`` keeps one of
+        each group of equal structures; ``symmetrize`` moves atoms onto the symmetry found within 0.1 Å. The same seed gives
+        the same structures.
         """
         from dao_ase.rank import check_rank
 
@@ -169,7 +175,9 @@ class DAOGenerator(CellSampler, MSONable):
         first = seed_of(seed)
         cells = [self.cells(one, n, formula_units, max_atoms) for one in _as_list(composition)]
         requests = (
-            _Request(group, cell, first + index) for group, mine in enumerate(cells) for index, cell in enumerate(mine)
+            _Request(group, cell, first + index, ranks)
+            for group, mine in enumerate(cells)
+            for index, (cell, ranks) in enumerate(zip(mine, _ranks(mine), strict=True))
         )
         return self._accepted(requests, sum(map(len, cells)), n, guidance, progress)
 
@@ -222,8 +230,9 @@ class DAOGenerator(CellSampler, MSONable):
                 for _ in range(MAX_ATTEMPTS):
                     failed = []
                     structures = self.sample_cells(
-                        [one.cell for one in waiting], [one.seed for one in waiting], guidance, count=n
-                    )
+                        [one.cell for one in waiting], [one.seed for one in waiting], guidance,
+                        count=n, ranks=[one.ranks for one in waiting],
+                    )  # fmt: skip
                     for request, structure in zip(waiting, structures, strict=True):
                         reason = refusal(structure)
                         if reason is None:
@@ -231,7 +240,7 @@ class DAOGenerator(CellSampler, MSONable):
                             yield request.group, structure
                         else:
                             self.refused[reason] += 1
-                            failed.append(replace(request, seed=request.seed + n))
+                            failed.append(replace(request, seed=request.seed + n, ranks=range(0)))
                     waiting = failed
                     if not waiting:
                         break
@@ -240,6 +249,14 @@ class DAOGenerator(CellSampler, MSONable):
                         "%s: %d of %d structures could not be made in %d attempts each; refused so far: %s",
                         formula, count, n, MAX_ATTEMPTS, dict(self.refused),
                     )  # fmt: skip
+
+
+def _ranks(cells: Sequence[Composition]) -> Iterator[range]:
+    """Which structure types each of these cells tries, so that those of equal content try different ones."""
+    counts, places = Counter(cells), Counter[Composition]()
+    for cell in cells:
+        yield prototype_ranks(places[cell], counts[cell])
+        places[cell] += 1
 
 
 def seed_of(seed: int) -> int:

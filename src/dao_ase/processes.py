@@ -83,7 +83,16 @@ class Flow:
         rng: torch.Generator,
     ) -> tuple[Geometry, Geometry]:
         """The point at ``time`` on a path from fresh noise to ``clean``, and the target there."""
-        noise = noise_like(clean, rng)
+        return self.path(clean, noise_like(clean, rng), time, mask)
+
+    def path(
+        self,
+        clean: Geometry,
+        noise: Geometry,
+        time: Float[Tensor, "crystals"],
+        mask: Bool[Tensor, "crystals atoms"],
+    ) -> tuple[Geometry, Geometry]:
+        """The point at ``time`` on the path from ``noise`` to ``clean``, and the target there."""
         velocity = centre(shortest(clean.coords - noise.coords), mask)
         left = 1 - time
         coords = wrap(clean.coords - left[:, None, None] * velocity)

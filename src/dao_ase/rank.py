@@ -29,8 +29,8 @@ SYMMETRY_TOLERANCE = 0.1
 ENERGIES = ("energy_per_atom", "e_above_hull")
 """Properties of a structure that are no longer true when its atoms have moved."""
 
-RANKS = (True, False, "energy", "stability")
-"""Orders that `ranked_groups` knows."""
+RANKS = (True, False, "likely", "energy", "stability")
+"""Orders that `ranked_groups` knows; True is "likely"."""
 
 
 def installed_potential() -> Potential | None:
@@ -66,6 +66,17 @@ def by_energy(structures: list[Structure]) -> list[Structure]:
     return sorted(structures, key=lambda one: one.properties.get("energy_per_atom", np.inf))
 
 
+def by_likelihood(structures: list[Structure]) -> list[Structure]:
+    """Lowest sum of the energy per atom and ``properties["handicap"]`` (eV/atom) first.
+
+    The handicap is what `dao_ase.cell_sampler` holds against a candidate before its energy is known: types that suit the
+    elements badly are seldom right, however low DAO-P finds them. Where energies are missing it decides alone.
+    """
+    handicaps = {id(one): one.properties.get("handicap", 0.0) for one in structures}
+    ordered = by_energy(sorted(structures, key=lambda one: handicaps[id(one)]))
+    return sorted(ordered, key=lambda one: one.properties.get("energy_per_atom", np.inf) + handicaps[id(one)])
+
+
 def by_stability(structures: list[Structure], weights: str | None = None) -> list[Structure]:
     """Lowest ``properties["e_above_hull"]`` (eV/atom) first, as the stability model sees the structures as they are.
 
@@ -82,7 +93,7 @@ def by_stability(structures: list[Structure], weights: str | None = None) -> lis
 def ranked_groups(
     groups: Sequence[list[Structure]], rank: bool | str, stability: str | None = None
 ) -> list[list[Structure]]:
-    """Each group in the order that ``rank`` names: True or "energy", "stability", or False for the order given.
+    """Each group in the order that ``rank`` names: True or "likely", "energy", "stability", or False for the order given.
 
     The energies of all groups are computed together.
     """
@@ -90,7 +101,10 @@ def ranked_groups(
     if not rank:
         return list(groups)
     together = [one for group in groups for one in group]
-    ordered = by_stability(together, stability) if rank == "stability" else by_energy(together)
+    if rank == "stability":
+        ordered = by_stability(together, stability)
+    else:
+        ordered = by_energy(together) if rank == "energy" else by_likelihood(together)
     place = {id(one): place for place, one in enumerate(ordered)}
     return [sorted(group, key=lambda one: place[id(one)]) for group in groups]
 
@@ -98,7 +112,7 @@ def ranked_groups(
 def check_rank(rank: bool | str) -> None:
     """Refuses an order that `ranked_groups` does not know."""
     if rank not in RANKS:
-        raise ValueError(f"rank is {rank!r}; give 'energy', 'stability', True or False")
+        raise ValueError(f"rank is {rank!r}; give 'likely', 'energy', 'stability', True or False")
 
 
 def relax_structures(

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 SUMMARY = "summary.json"
 TRAJECTORY = "structures.extxyz"
-KEPT = ("energy_per_atom", "e_above_hull", "space_group", "formula_units", "seed", "model", "converged", "relax_steps")
+KEPT = (
+    *("energy_per_atom", "e_above_hull", "space_group", "prototype", "handicap", "formula_units", "seed", "model"),
+    *("converged", "relax_steps"),
+)
 """Properties of a structure that go into its record."""
 
 

@@ -35,6 +35,18 @@ class SamplerSettings:
         if self.solver not in ("heun", "predictor-corrector"):
             raise ValueError(f"solver {self.solver!r} is none of 'heun', 'predictor-corrector'")
 
+    def steps_from(self, begin: float) -> int:
+        """Steps of a flow from the time ``begin`` to 1, about as long as ``steps`` from 0 to 1; at least one."""
+        return max(1, round(self.steps * (1 - begin)))
+
+
+@dataclass(frozen=True)
+class Known:
+    """Crystals that the reverse process of a flow begins from, at a time between 0 (all noise) and 1 (as they are)."""
+
+    crystals: Crystals
+    time: float
+
 
 @torch.no_grad()
 def sample(
@@ -45,15 +57,18 @@ def sample(
     settings: SamplerSettings | None = None,
     on_step: Callable[[], None] | None = None,
     guidance: Guidance | None = None,
+    known: Known | None = None,
 ) -> Crystals:
     """One crystal for each list of atomic numbers; the noise of crystal c is drawn from ``seeds[c]`` alone.
 
     The number of atoms may differ from crystal to crystal (the batch is padded). ``on_step`` is called after each step.
-    ``guidance`` steers the predictions; without it nothing of it is computed.
+    ``guidance`` steers the predictions; without it nothing of it is computed. ``known`` are crystals to begin from instead
+    of noise, with the atoms in the order of ``atomic_numbers``; only a flow can.
     """
     settings = settings or SamplerSettings()
     batch = _Batch.of(denoiser, atomic_numbers)
     start = batch.noise(seeds)
+    start = Geometry(start.coords, settings.lattice_noise * start.code) if isinstance(process, Flow) else start
 
     def unguided(geometry: Geometry, time: float) -> Geometry:
         if on_step is not None:
@@ -64,7 +79,16 @@ def sample(
     if guidance is not None and guidance.settings.scale > 0:
         predict = guidance.steer(unguided, process, batch.numbers, batch.num_atoms, batch.mask)
     if isinstance(process, Flow):
-        final = integrate_flow(predict, start, settings)
+        begin = 0.0
+        if known is not None:
+            begin = known.time
+            clean = batch.geometry(known.crystals)
+            start, _ = process.path(clean, start, torch.full_like(start.code[:, 0], begin), batch.mask)
+        final = integrate_flow(predict, start, settings, begin)
+    elif known is not None:
+        raise ValueError(
+            f"the process {process.name!r} begins from noise alone; only a flow begins from known crystals"
+        )
     elif settings.solver == "heun":
         final = integrate_diffusion(predict, process, start, settings)
     else:
@@ -73,18 +97,19 @@ def sample(
     return batch.crystals(final)
 
 
-def integrate_flow(predict: Predict, start: Geometry, settings: SamplerSettings) -> Geometry:
-    """Euler steps from t = 0 to 1.
+def integrate_flow(predict: Predict, start: Geometry, settings: SamplerSettings, begin: float = 0.0) -> Geometry:
+    """Euler steps from t = ``begin`` to 1, as long as those of ``settings.steps`` from 0 to 1.
 
     Coordinates follow the predicted velocity, sped up towards the end ("velocity anti-annealing", 1 + s′t) but never
     beyond the crystal that it points at, F̂₁ = F_t + (1 − t) v: without this bound the last of few steps overshoot.
     The lattice moves towards the predicted clean one, dk/dt = (k̂₁ − k)/(1 − t), and reaches it in the last step. It starts
     from noise of less spread than in training where ``lattice_noise`` is below 1, a lower temperature.
     """
-    coords, code = start.coords, settings.lattice_noise * start.code
-    step = 1.0 / settings.steps
-    for index in range(settings.steps):
-        time = index * step
+    coords, code = start.coords, start.code
+    steps = settings.steps_from(begin)
+    step = (1 - begin) / steps
+    for index in range(steps):
+        time = begin + index * step
         prediction = predict(Geometry(coords, code), time)
         velocity = prediction.coords / Flow.SCALE
         left = 1 - time  # the way to the predicted crystal is left · velocity: no step may be longer
@@ -196,6 +221,13 @@ class _Batch:
             coords[row, :count] = torch.rand(count, 3, generator=rng)
             code[row] = torch.randn(6, generator=rng)
         return Geometry(coords.to(self.mask.device), code.to(self.mask.device))
+
+    def geometry(self, crystals: Crystals) -> Geometry:
+        """Crystals with the atoms of this batch as the network sees them."""
+        crystals = crystals.to(self.mask.device, torch.float32)
+        coords = torch.zeros(*self.numbers.shape, 3, device=self.mask.device)
+        coords[self.mask] = crystals.frac_coords
+        return Geometry(coords, self.denoiser.encode_lattice(crystals.lattice, self.num_atoms))
 
     def predict(self, geometry: Geometry, time: float) -> Geometry:
         device = geometry.code.device

@@ -203,6 +203,7 @@ function openDetail(structure) {
     ["Reference", matchText(structure)], ["Cell", structure.cell],
     ["Volume", `${structure.volume.toFixed(2)} Å³/atom`],
     ["Density", `${structure.density.toFixed(2)} g/cm³`], ["Formula units", escaped(structure.formulaUnits ?? "")],
+    ["Structure type", structure.prototype ? `as ${escaped(structure.prototype)}` : ""],
     ["Found", structure.copies ? `${Number(structure.copies)} times` : ""],
     ["Seed", escaped(structure.seed ?? "")], ["Model", escaped(structure.model ?? "")], ["File", escaped(structure.file)]];
   dialog.querySelector("table").innerHTML = rows.filter(([, value]) => value !== "")

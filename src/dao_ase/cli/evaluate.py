@@ -17,7 +17,9 @@ import click
 @click.option("--steps", type=int, help="Network evaluations for a sample.")
 @click.option("--anti-annealing", type=float, help="Speed-up of the coordinates' last steps.")
 @click.option("--lattice-noise", type=float, help="Spread of the cells that sampling starts from.")
-@click.option("--tries", type=int, help="Attempts at each sample, of which DAO-P chooses one by its energy.")
+@click.option("--tries", type=int, help="Attempts from noise at each sample; DAO-P chooses by its energy.")
+@click.option("--prototypes/--no-prototypes", default=True, show_default=True,
+              help="Also adapt known structure types, with other elements in them.")  # fmt: skip
 @click.option("--guidance", type=float, default=0.0, show_default=True, help="Steer towards stable crystals.")
 @click.option("--weights", type=click.Path(dir_okay=False), help="Weights of another DAO-G.")
 @click.option("--unseen-by", "seen", type=click.Path(exists=True, path_type=Path), metavar="FILE",
@@ -35,6 +37,7 @@ def evaluate(
     anti_annealing: float | None,
     lattice_noise: float | None,
     tries: int | None,
+    prototypes: bool,
     guidance: float,
     weights: str | None,
     seen: Path | None,
@@ -55,8 +58,9 @@ def evaluate(
     try:
         file = find_benchmark(benchmark, data or Path())
         generator = DAOGenerator(
-            weights, tries=tries, steps=steps, anti_annealing=anti_annealing, lattice_noise=lattice_noise
-        )
+            weights, tries=tries, prototypes=prototypes, steps=steps, anti_annealing=anti_annealing,
+            lattice_noise=lattice_noise,
+        )  # fmt: skip
         folder = output or Path("evaluation") / Path(benchmark).stem
         report = run_benchmark(
             generator, file, folder, samples=samples, limit=limit, seed=seed, workers=workers, progress=True, seen=seen,

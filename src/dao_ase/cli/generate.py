@@ -30,11 +30,13 @@ RANKED = 1_000
 @click.option("--guidance", type=float, default=0.0, show_default=True,
               help="Steer towards stable crystals; 0 is off, 1 the theory's strength.")  # fmt: skip
 @click.option("--relax", is_flag=True, help="Relax atoms and cell with DAO-P.")
-@click.option("--rank", type=click.Choice(["energy", "stability", "none"]), default="energy", show_default=True,
-              help="DAO-P's energy, or the energy above the hull that its stability model sees.")  # fmt: skip
+@click.option("--rank", type=click.Choice(["likely", "energy", "stability", "none"]), default="likely", show_default=True,
+              help="DAO-P's energy plus a handicap for unlikely types, its energy, or its stability model.")  # fmt: skip
 @click.option("--deduplicate", is_flag=True, help="Keep one of each group of equal structures.")
 @click.option("--symmetrize", is_flag=True, help="Move atoms onto the symmetry found within 0.1 Å.")
-@click.option("--tries", type=int, help="Attempts at each structure, of which DAO-P chooses one by its energy.")
+@click.option("--tries", type=int, help="Attempts from noise at each structure; DAO-P chooses by its energy.")
+@click.option("--prototypes/--no-prototypes", default=True, show_default=True,
+              help="Also adapt known structure types, with other elements in them.")  # fmt: skip
 @click.option("--steps", type=int, help="Network evaluations for an attempt.")
 @click.option("--weights", type=click.Path(dir_okay=False), help="Weights of another DAO-G.")
 @click.option("--device", default="cpu", show_default=True)
@@ -54,13 +56,14 @@ def generate(
     deduplicate: bool,
     symmetrize: bool,
     tries: int | None,
+    prototypes: bool,
     steps: int | None,
     weights: str | None,
     device: str,
     gallery: bool,
     as_json: bool,
 ) -> None:
-    """Predict crystal structures of FORMULAS ("CsV3Sb5", "Zr16Rh8O4") and write them, lowest energy first.
+    """Predict crystal structures of FORMULAS ("CsV3Sb5", "Zr16Rh8O4") and write them, likeliest first.
 
     A formula is taken as the content of the cell. Runs with many structures are written as they are made, a thousand at a
     time, each thousand ranked for itself; Ctrl-C keeps what is done.
@@ -75,7 +78,7 @@ def generate(
     if not wanted:
         raise click.UsageError("name at least one formula, for example: dao-ase generate CsV3Sb5")
     try:
-        generator = DAOGenerator(weights, device=device, tries=tries, steps=steps)
+        generator = DAOGenerator(weights, device=device, tries=tries, prototypes=prototypes, steps=steps)
         units = parse_formula_units(formula_units)
         for formula in wanted:  # refuse everything that is wrong before the work begins
             generator.cells(formula, number, units, max_atoms)

@@ -120,9 +120,10 @@ def _ranked(shard: Shard, compositions: Sequence[str]) -> list[list[Atoms]]:
 
 
 def _different(structures: list[Structure], phases: Sequence[Phase]) -> list[tuple[Structure, dict[str, Any]]]:
-    """The different structures of one composition, lowest energy first, with what only the comparison tells."""
-    ranked = sorted(structures, key=lambda one: one.properties.get("energy_per_atom", float("inf")))
-    kept = distinct(ranked)
+    """The different structures of one composition, the likeliest first, with what only the comparison tells."""
+    from dao_ase.rank import by_likelihood
+
+    kept = distinct(by_likelihood(structures))
     heights = above_hull([structure for structure, _ in kept], phases)
     return [
         (structure, {"rank": rank, "copies": copies, "e_above_hull": height})
@@ -139,7 +140,7 @@ def _row(atoms: Atoms, structure: Structure, info: dict[str, Any]) -> Atoms:
     return atoms
 
 
-ROW_KEYS = ("energy_per_atom", "converged", "relax_steps", "formula_units", "seed", "model")
+ROW_KEYS = ("energy_per_atom", "converged", "relax_steps", "formula_units", "prototype", "handicap", "seed", "model")
 """Properties of a structure that become columns of its row."""
 
 
@@ -201,7 +202,7 @@ def _numbers(structure: Structure) -> Any:
 
 @lru_cache(maxsize=1)
 def models(settings: ScreenSettings) -> tuple[DAOGenerator, Potential]:
-    """DAO-G and DAO-P, read once in each process; one try at each sample, since all of them are relaxed and ranked."""
+    """DAO-G and DAO-P, read once in each process; one try from noise at each sample, since all are relaxed and ranked."""
     from dao_ase.calculator import load_potential
     from dao_ase.generator import DAOGenerator
 
@@ -222,7 +223,7 @@ def provenance(settings: ScreenSettings) -> dict[str, Any]:
 def weight_digests(settings: ScreenSettings) -> dict[str, str]:
     """Twelve hexadecimal digits that tell the weight files from others."""
     folder = resources.files("dao_ase") / "weights"  # not by dao_ase.checkpoint, which brings torch
-    files = {"dao_g": settings.weights, "dao_p": settings.potential}
+    files = {"dao_g": settings.weights, "dao_p": settings.potential, "prototypes": None}
     return {
         name: hashlib.sha256((Path(file) if file else folder / f"{name}.safetensors").read_bytes()).hexdigest()[:12]
         for name, file in files.items()

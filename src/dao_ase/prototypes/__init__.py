@@ -1,0 +1,1 @@
+"""Known structure types, and how a composition takes one over by exchanging the elements."""
