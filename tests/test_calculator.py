@@ -136,6 +136,7 @@ def test_what_has_no_energy_is_refused_with_the_reason(atoms, reason):
     [
         ({"dtype": "float16"}, "none of float32"),
         ({"skin": -1.0}, "negative"),
+        ({"skin": float("nan")}, "negative"),
         ({"device": "abacus"}, "device 'abacus' is none that torch knows"),
     ],
 )

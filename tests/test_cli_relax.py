@@ -137,21 +137,22 @@ def test_what_stands_beside_the_atoms_stays_with_them(folder):
     assert out.info["material"] == "mp-22862" and out.info["file"] == str(folder / "in.traj")
 
 
-def test_an_interrupted_batch_keeps_what_had_ended(folder, monkeypatch):
-    real = relaxation.relax
+def test_an_interrupted_batch_keeps_what_it_has(folder, monkeypatch):
+    real, calls = relaxation.Rows.evaluate, []
 
-    def stopped(*arguments, on_done, **settings):
-        def first_only(index, result):
-            on_done(index, result)
+    def stopping(rows, crystals):
+        calls.append(len(crystals))
+        if len(calls) == 3:
             raise KeyboardInterrupt
+        return real(rows, crystals)
 
-        return real(*arguments, on_done=first_only, **settings)
-
-    monkeypatch.setattr(relaxation, "relax", stopped)
-    done = run(folder, "relax", folder / "two.extxyz", "--fmax", "1e3", "-o", folder / "out", "--json")
+    monkeypatch.setattr(relaxation.Rows, "evaluate", stopping)
+    done = run(folder, "relax", folder / "two.extxyz", "--fmax", "1e-9", "-o", folder / "out", "--json")
     assert done.exit_code == 1
-    assert "interrupted: 1 of 2 crystals had not ended" in done.stderr
-    assert len(json.loads(done.stdout)) == len(list((folder / "out").iterdir())) == 1
+    assert done.stderr.endswith("interrupted\n")
+    rows = json.loads(done.stdout)
+    assert [row["reason"] for row in rows] == ["interrupted after 2 steps"] * 2
+    assert [str(read(row["output"]).symbols) for row in rows] == ["Cu", "Al"]
 
 
 def test_results_are_told_where_they_cannot_be_written(folder, monkeypatch):

@@ -199,8 +199,8 @@ class DAOCalculator(Calculator):
 def _refuse_settings(dtype: str, skin: float) -> None:
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
-    if skin < 0:
-        raise ValueError(f"skin is {skin} Å; it must not be negative")
+    if not 0 <= skin < np.inf:
+        raise ValueError(f"skin is {skin} Å; it must be finite and not negative")
 
 
 def _refuse_undefined(atoms: Atoms) -> None:

@@ -112,7 +112,7 @@ def relax(
     ``slots`` neighbours are evaluated at once. ``record`` keeps every geometry; ``on_done`` is told of each that ends.
 
     A crystal that blows up, or that the model cannot describe, ends with ``converged=False`` and a reason; its ``final``
-    is its best geometry until then.
+    is its best geometry until then. At an interrupt (Ctrl-C) ``on_done`` is told how far those on their way have come.
     """
     settings = RelaxSettings(fmax, steps, pressure, cell, keep_symmetry)
     waiting = deque(range(len(crystals)))
@@ -126,17 +126,22 @@ def relax(
             on_done(index, result)
 
     rows = Rows(model)
-    while waiting or moving:
-        while waiting and sum(path.work for path in moving.values()) < slots:
-            index = waiting.popleft()
-            try:
-                moving[index] = _Path(crystals[index], model, settings, record)
-            except ValueError as error:
-                finish(index, Relaxation(False, 0, str(error), None, None))
-        for index, answer in zip(list(moving), rows.evaluate(list(moving.values())), strict=True):
-            reason = moving[index].advance(Frame(moving[index].positions, moving[index].lattice, *answer))
-            if reason is not None:
-                finish(index, moving[index].result(reason))
+    try:
+        while waiting or moving:
+            while waiting and sum(path.work for path in moving.values()) < slots:
+                index = waiting.popleft()
+                try:
+                    moving[index] = _Path(crystals[index], model, settings, record)
+                except ValueError as error:
+                    finish(index, Relaxation(False, 0, str(error), None, None))
+            for index, answer in zip(list(moving), rows.evaluate(list(moving.values())), strict=True):
+                reason = moving[index].advance(Frame(moving[index].positions, moving[index].lattice, *answer))
+                if reason is not None:
+                    finish(index, moving[index].result(reason))
+    except KeyboardInterrupt:
+        for index, path in list(moving.items()):
+            finish(index, path.result(f"interrupted after {path.taken} steps"))
+        raise
     return [results[index] for index in range(len(crystals))]
 
 

@@ -44,7 +44,7 @@ def relax(
 ) -> None:  # fmt: skip
     """Relax the crystals in FILES (CIF, POSCAR, anything ASE reads) together, and report what changed.
 
-    The exit code is 1 when a crystal did not converge or could not be read.
+    The exit code is 1 when a crystal did not converge or could not be read. After Ctrl-C the results are those until then.
     """
     from dao_ase import relax as relaxation
     from dao_ase.calculator import load_potential, usable_device
@@ -79,7 +79,8 @@ def relax(
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         left = len(inputs) - len(ended)
-        problems.append(f"interrupted: {left} of {len(inputs)} crystals had not ended and are left out")
+        untouched = f": {left} of {len(inputs)} crystals had not begun and are left out" if left else ""
+        problems.append(f"interrupted{untouched}")
         click.echo(problems[-1], err=True)
     done = [(inputs[index], ended[index]) for index in sorted(ended)]
     rows = [_report(one, result) for one, result in done]
