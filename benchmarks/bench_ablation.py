@@ -26,7 +26,7 @@ from record import arguments, record
 from dao_ase.benchmark import find_benchmark, predict, references
 from dao_ase.evaluate import ReferenceResult, compare, match, summarise
 from dao_ase.generator import DAOGenerator
-from dao_ase.rank import by_energy, by_stability, distinct, relax_structures
+from dao_ase.rank import by_energy, by_likelihood, by_stability, distinct, relax_structures
 
 Lists = list[list[Structure]]
 
@@ -101,10 +101,13 @@ class Ablation:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.generator = DAOGenerator(options.weights, stability=options.stability, tries=1)
-        self.chooser = DAOGenerator(options.weights, stability=options.stability, tries=options.tries)
+        network: dict[str, Any] = {"stability": options.stability, "prototypes": False}
+        self.generator = DAOGenerator(options.weights, tries=1, **network)
+        self.chooser = DAOGenerator(options.weights, tries=options.tries, **network)
+        self.informed = DAOGenerator(options.weights, tries=options.tries, stability=options.stability)
         self.others = {
-            name: DAOGenerator(file, tries=1) for name, _, file in (one.partition("=") for one in options.also)
+            name: DAOGenerator(file, tries=1, prototypes=False)
+            for name, _, file in (one.partition("=") for one in options.also)
         }
         self.judge = Judge(KnownCrystals(options.data), options.cache)
         self.generation: dict[str, Row] = defaultdict(Row)
@@ -120,14 +123,18 @@ class Ablation:
         guiding = clock()
         chosen = predict(self.chooser, known, samples, seed)
         choosing = clock()
+        informed = predict(self.informed, known, samples, seed)
+        informing = clock()
         relaxed: list[tuple[Lists, float]] = []
-        for lists, steps in ((plain, SHORT), (plain, LONG), (guided, LONG), (chosen, LONG)):
+        for lists, steps in ((plain, SHORT), (plain, LONG), (guided, LONG), (chosen, LONG), (informed, LONG)):
             relaxed.append(([relax_structures(row, steps=steps) for row in lists], clock()))
-        (short, shortly), (long, longly), (both, bothly), (best, bestly) = relaxed
+        (short, shortly), (long, longly), (both, bothly), (best, bestly), (full, fully) = relaxed
         self._generated("unguided", plain, known, sampling)
         self._generated("guided", guided, known, guiding)
         self._generated("chosen", chosen, known, choosing)
         self._generated("chosen, relaxed", best, known, choosing + bestly)
+        self._generated("with types", informed, known, informing)
+        self._generated("with types, relaxed", full, known, informing + fully)
         self._generated("unguided, relaxed", long, known, sampling + longly)
         self._generated("guided, relaxed", both, known, guiding + bothly)
         for name, generator in self.others.items():
@@ -142,6 +149,10 @@ class Ablation:
         self._ordered("relaxed, by DAO-P's energy", long, known, energy, sampling + longly)
         self._ordered("guided, relaxed, by DAO-P's energy", both, known, energy, guiding + bothly)
         self._ordered("chosen, relaxed, by DAO-P's energy", best, known, energy, choosing + bestly)
+        self._ordered("with types, by DAO-P's energy", informed, known, energy, informing)
+        self._ordered("with types, likeliest first", informed, known, by_likelihood, informing)
+        self._ordered("with types, relaxed, by DAO-P's energy", full, known, energy, informing + fully)
+        self._ordered("with types, relaxed, likeliest first", full, known, by_likelihood, informing + fully)
         self.known.judge(self.judge, [[one] for one in known], 1)
 
     def figures(self) -> dict[str, Any]:
@@ -163,7 +174,7 @@ class Ablation:
         }
 
     def polymorphs(self, file: Path, count: int) -> dict[str, Any]:
-        """For which share of the compositions with two to four references all of them were found, in three ways."""
+        """For which share of the compositions with two to four references all of them were found, in four ways."""
         everything = references(file, None, self.options.seed)
         sizes = Counter(one.composition.reduced_formula for one in everything)
         chosen = [name for name, size in sizes.items() if 2 <= size <= 4][:count]
@@ -173,6 +184,7 @@ class Ablation:
             ("unguided", self.generator, 0.0),
             ("guided", self.generator, self.options.guidance),
             ("chosen", self.chooser, 0.0),
+            ("with types", self.informed, 0.0),
         ):
             made = predict(generator, known, self.options.samples, self.options.seed, scale)
             found[name] = summarise(compare(made, known, workers=1)).polymorphs

@@ -30,6 +30,7 @@ from dao_ase import checkpoint
 from dao_ase.composition import ATOMIC_NUMBERS
 from dao_ase.crystals import Crystals
 from dao_ase.data.fingerprint import BINS, distance_shifts, fingerprint
+from dao_ase.data.shards import encode_texts
 from dao_ase.data.store import CrystalStore
 from dao_ase.prototypes.library import STEPS, orders, starts
 from dao_ase.train.kinds import STABLE, UNKNOWN, UNSTABLE, kinds_of
@@ -119,6 +120,7 @@ def _tensors(types: _Types) -> dict[str, torch.Tensor]:
     placed = [np.array(elements) for (_, elements), _ in members]
     counts = [np.array(types.first[number].counts) for (number, _), _ in members]
     volume = np.array([member.volume for _, member in members])
+    texts, ends = encode_texts([member.identifier for _, member in members])
     coords = np.concatenate([np.round(one.coords % 1 * STEPS).astype(np.int64) % STEPS for one in types.first])
     return {
         "lattice": torch.tensor(np.stack([one.lattice for one in types.first]), dtype=torch.float32),
@@ -129,7 +131,8 @@ def _tensors(types: _Types) -> dict[str, torch.Tensor]:
         "member_elements": torch.tensor(np.concatenate(placed), dtype=torch.uint8),
         "member_volume": torch.tensor(volume, dtype=torch.float16),
         "member_kind": torch.tensor([member.kind for _, member in members], dtype=torch.uint8),
-        "member_number": torch.tensor([_number(member.identifier) for _, member in members], dtype=torch.int32),
+        "member_name": torch.tensor(texts),
+        "member_name_end": torch.tensor(ends.astype(np.int32)),
         "distances": torch.tensor(element_distances([key for key, _ in members]), dtype=torch.float32),
         "volumes": torch.tensor(element_volumes(placed, counts, volume), dtype=torch.float32),
     }
@@ -161,11 +164,6 @@ def element_volumes(
         np.add.at(row, elements, amount / amount.sum())
     fitted = np.linalg.solve(rows.T @ rows + np.eye(ELEMENTS), rows.T @ volume + TYPICAL_VOLUME)
     return np.maximum(fitted, SMALLEST_VOLUME)
-
-
-def _number(identifier: str) -> int:
-    """The number of a Materials Project identifier, mp-1234."""
-    return int(identifier.rsplit("-", 1)[-1])
 
 
 def main() -> None:

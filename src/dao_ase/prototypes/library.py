@@ -81,7 +81,7 @@ class PrototypeLibrary:
     Types are ``lattice`` (unit volume per atom), ``coords`` (in `STEPS`, atoms element after element), ``counts`` of
     atoms of each element (ascending) and ``elements_of_type``, how many elements there are. Members are sorted by
     ``member_type`` and have their ``member_elements`` in the places of the type, ``member_volume`` (Å³ per atom),
-    ``member_kind`` and ``member_number``, that of the Materials Project. ``distances`` are d(a, b), ``volumes`` what an atom
+    ``member_kind`` and ``member_name``, an identifier. ``distances`` are d(a, b), ``volumes`` what an atom
     of each element takes (Å³).
     """
 
@@ -91,7 +91,8 @@ class PrototypeLibrary:
         self._lattice, self._coords = arrays["lattice"], arrays["coords"]
         self._distances, self._volumes = arrays["distances"], arrays["volumes"]
         self._member_type, self._member_kind = arrays["member_type"], arrays["member_kind"]
-        self._member_volume, self._member_number = arrays["member_volume"], arrays["member_number"]
+        self._member_volume = arrays["member_volume"]
+        self._names, self._name_end = arrays["member_name"].tobytes(), arrays["member_name_end"]
         self._elements = arrays["member_elements"].astype(np.int64)
         sizes = arrays["elements_of_type"].astype(np.int64)
         flat, first = arrays["counts"].tolist(), starts(sizes)
@@ -163,7 +164,8 @@ class PrototypeLibrary:
             torch.tensor(numbers[order]),
             torch.tensor([len(order)]),
         )
-        return Prototype(crystal, f"mp-{self._member_number[member]}", distance)
+        name = self._names[self._name_end[member - 1] if member else 0 : self._name_end[member]].decode()
+        return Prototype(crystal, name, distance)
 
 
 def orders(counts: Sequence[int]) -> list[tuple[int, ...]]:
