@@ -152,11 +152,12 @@ def _read_formulas(files: tuple[Path, ...]) -> list[str]:
 
 
 def _table(records: list[dict[str, Any]], output: Path, most: int = 20) -> str:
-    lines = [f"{'file':32} {'energy (eV/atom)':>17}  space group"]
+    lines = [f"{'file':32} {'energy (eV/atom)':>17}  space group   structure type"]
     for record in records[:most]:
         energy = record.get("energy_per_atom")
         shown = "-" if energy is None else f"{energy:.4f}"
-        lines.append(f"{record['file']:32} {shown:>17}  {record['space_group']}")
+        origin = f"as {record['prototype']}" if "prototype" in record else "from noise"
+        lines.append(f"{record['file']:32} {shown:>17}  {record['space_group']:12}  {origin}")
     if len(records) > most:
         lines.append(f"... and {len(records) - most} more")
     return "\n".join([*lines, f"{len(records)} structures in {output}"])
