@@ -20,7 +20,7 @@ from record import arguments, record
 
 from dao_ase.evaluate import match
 from dao_ase.generator import DAOGenerator
-from dao_ase.rank import by_energy, installed_potential, relax_structures, space_group, with_energies
+from dao_ase.rank import by_likelihood, installed_potential, relax_structures, space_group, with_energies
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "data" / "CsV3Sb5.cif"
 PUBLISHED = {"CsV3Sb5": 0.0085, "Zr16Rh8O4": 0.0212, "Zr16Pd8O4": 0.0172, "Cr6Os2": 0.0012}
@@ -71,7 +71,7 @@ def measure(
     sampled = time.perf_counter(), time.process_time()
     relaxed = relax_structures(drawn, steps=steps)
     ended = time.perf_counter(), time.process_time()
-    ranked = by_energy(relaxed)
+    ranked = by_likelihood(relaxed)
     ranks = [rank for rank, one in enumerate(ranked, 1) if match(one, known) is not None]
     alone = relax_structures([known], steps=steps)[0]
     potential = installed_potential()

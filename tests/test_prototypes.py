@@ -14,6 +14,7 @@ from dao_ase.data.shards import write_shard
 from dao_ase.data.store import FORMAT, VERSION, CrystalStore
 from dao_ase.prototypes.build import build
 from dao_ase.prototypes.library import PrototypeLibrary, orders
+from dao_ase.rank import by_energy, by_likelihood, ranked_groups
 from dao_ase.whole_files import write_json
 from generation import write_random_generator
 
@@ -171,3 +172,13 @@ def test_the_installed_library_finds_what_is_well_known():
         made = [to_structures(one.crystal)[0] for one in library.suited(cell)[:3]]
         assert any(StructureMatcher().fit(one, known) for one in made), cell.formula
     assert from_structures(made).num_atoms.tolist() == [3, 3, 3]
+
+
+def test_an_unlikely_type_must_be_lower_in_energy():
+    salt = rock_salt("Na", "Cl", 5.64)
+    ranked = [salt.copy() for _ in range(4)]
+    for one, energy, handicap in zip(ranked, (-3.0, -3.1, -3.2, -3.25), (0.0, 0.02, 0.3, 0.5), strict=True):
+        one.properties = {"energy_per_atom": energy, "handicap": handicap}
+    assert [one.properties["handicap"] for one in by_likelihood(ranked)] == [0.02, 0.0, 0.3, 0.5]
+    assert [one.properties["handicap"] for one in by_energy(ranked)] == [0.5, 0.3, 0.02, 0.0]
+    assert ranked_groups([ranked], True)[0] == by_likelihood(ranked)
