@@ -79,6 +79,37 @@ def test_folder_of_cif_and_poscar(tmp_path):
     assert [one.rule for one in rejected] == ["broken"] and "broken.cif" in rejected[0].reason
 
 
+def test_packed_files_and_capital_endings(tmp_path):
+    CRYSTALS["rutile"].to(str(tmp_path / "rutile.cif"))
+    (tmp_path / "packed.cif.gz").write_bytes(gzip.compress((tmp_path / "rutile.cif").read_bytes()))
+    (tmp_path / "windows.CIF").write_bytes((tmp_path / "rutile.cif").read_bytes().replace(b"\n", b"\r\n"))
+    (tmp_path / "cut.cif.gz").write_bytes((tmp_path / "packed.cif.gz").read_bytes()[:60])
+    (tmp_path / "frames.xyz.gz").write_bytes(gzip.compress(SOURCE_TEXTS["a.xyz"].encode()))
+    records, rejected = read_all(tmp_path)
+    assert [record.id for record in records] == ["frames", "packed", "rutile", "windows"]
+    assert all(np.array_equal(record.frac_coords, records[2].frac_coords) for record in records[1:])
+    assert len(rejected) == 1 and "cut.cif.gz" in rejected[0].reason and "cannot be unpacked" in rejected[0].reason
+    for name in ("packed.cif.gz", "windows.CIF", "frames.xyz.gz"):
+        (record,), _ = read_all(tmp_path / name)
+        assert record.id == name.split(".")[0]
+    (tmp_path / "table.csv").write_text("material_id,file\nx,packed.cif.gz\n")
+    (record,), _ = read_all(tmp_path / "table.csv")
+    assert len(record.atomic_numbers) == 6
+
+
+def test_each_block_of_a_cif_is_a_crystal(tmp_path):
+    text = "data_global\n_journal_year 2020\n" + "\n".join(
+        str(CifWriter(CRYSTALS[name])) for name in ("salt", "rutile")
+    )
+    (tmp_path / "both.cif").write_text(text)
+    for place in (tmp_path, tmp_path / "both.cif"):
+        records, rejected = read_all(place)
+        assert {record.id: len(record.atomic_numbers) for record in records} == {
+            "both": 8,
+            "both/1": 6,
+        } and not rejected
+
+
 def frames():
     images = []
     for number, a in enumerate([3.5, 3.6, 3.7]):

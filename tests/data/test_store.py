@@ -83,6 +83,9 @@ def test_labels_ids_texts_and_provenance(folder):
 def test_what_cannot_be_opened(folder, tmp_path):
     with pytest.raises(ShardError, match="does not exist"):
         CrystalStore.open(tmp_path / "nothing")
+    with pytest.raises(ShardError, match="data build"):
+        CrystalStore.open(tmp_path)
+    (tmp_path / ".build-0123").mkdir()
     with pytest.raises(ShardError, match="did not finish"):
         CrystalStore.open(tmp_path)
     copy = shutil.copytree(folder, tmp_path / "copy")

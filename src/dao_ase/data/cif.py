@@ -47,6 +47,16 @@ def read_cif(text: str) -> Cell:
         return read_any_cif(text)
 
 
+def blocks_of(text: str) -> list[str]:
+    """The data blocks of a CIF that have atoms; the whole text where there are not several.
+
+    >>> [block.split()[0] for block in blocks_of("data_a\\n_atom_site_x\\ndata_remarks\\ndata_b\\n_atom_site_x\\n")]
+    ['data_a', 'data_b']
+    """
+    blocks = [block for block in re.split(r"^(?=[ \t]*data_)", text, flags=re.MULTILINE) if "_atom_site" in block]
+    return blocks if len(blocks) > 1 else [text]
+
+
 def read_simple_cif(text: str) -> Cell:
     """The fast path; raises `NotSimple` where it is not certain to give what pymatgen gives."""
     if len(_BLOCK.findall(text)) != 1 or "\n;" in text or "_magn" in text or "_moment" in text or not text.isascii():

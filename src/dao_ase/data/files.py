@@ -8,33 +8,39 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dao_ase.data.cif import read_cif
-from dao_ase.data.reading import FileSource, Source
+from dao_ase.data.cif import blocks_of, read_cif
+from dao_ase.data.reading import FileSource, Source, bare_name, ending, opened_text, text_of
 from dao_ase.data.records import Record, RejectedRecord
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 XYZ = (".xyz", ".extxyz")
+ENDINGS = (".cif", ".vasp", *XYZ)
+"""Of structure files, in any case of letters, also with ``.gz`` behind."""
 ID_KEYS = ("material_id", "id", "name", "identifier", "unique_id")
 """Keys of ``atoms.info`` that may hold the identifier, the first that exists is taken."""
 
 
 @dataclass(frozen=True)
 class CifSource(FileSource):
-    """One CIF file, one crystal."""
+    """One CIF file (also ``.gz``), a crystal for each of its data blocks that has atoms."""
 
-    def rows(self) -> Iterator[str]:
-        """The text of the file."""
-        yield self.path.read_text(encoding="utf-8", errors="replace")
+    def rows(self) -> Iterator[str | Exception]:
+        """The text of each block, or why the file cannot be read."""
+        try:
+            yield from blocks_of(text_of(self.path))
+        except (OSError, ValueError) as error:
+            yield error
 
     def record(self, row: int, raw: str) -> Record:
-        """The crystal of the file; its identifier is the name of the file without the ending."""
-        return Record(self.path.stem, *read_cif(raw), self.name, row)
+        """The crystal of a block; its identifier is the bare name of the file, with the row for all but the first."""
+        stem = bare_name(self.path)
+        return Record(f"{stem}/{row}" if row else stem, *read_cif(raw), self.name, row)
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,12 @@ class AseSource(FileSource):
 
     def rows(self) -> Iterator[Any]:
         """Texts of frames, or what ASE makes of them."""
-        if self.path.suffix in XYZ:
-            with open(self.path, encoding="utf-8", errors="replace") as file:
-                yield from _xyz_frames(file)
+        if ending(self.path) in XYZ:
+            try:
+                with opened_text(self.path) as file:
+                    yield from _xyz_frames(line.replace("\r\n", "\n") for line in file)
+            except (OSError, ValueError) as error:
+                yield error
             return
         if self.path.suffix == ".db":
             yield from _database_rows(self.path)
@@ -66,7 +75,8 @@ class AseSource(FileSource):
             from ase.io import read
 
             raw = read(io.StringIO(raw), format="extxyz")
-        return record_from_atoms(raw, f"{self.path.stem}/{row}" if row else self.path.stem, self.name, row)
+        stem = bare_name(self.path)
+        return record_from_atoms(raw, f"{stem}/{row}" if row else stem, self.name, row)
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ class FolderSource:
     def rows(self) -> Iterator[tuple[Source, int, Any]]:
         """The rows of each file."""
         for file in self.files():
-            source: Source = CifSource(file) if file.suffix == ".cif" else AseSource(file)
+            source: Source = CifSource(file) if ending(file) == ".cif" else AseSource(file)
             for row, raw in enumerate(source.rows()):
                 yield source, row, raw
 
@@ -113,9 +123,10 @@ class FolderSource:
         except Exception as error:  # as in dao_ase.data.reading.take, with the name of the file
             reason = f"{file}, row {inner_row}: {type(error).__name__}: {error}"
             raise RejectedRecord("broken", reason, str(file)) from error
-        stem = file.parent / (file.stem if file.suffix in (".cif", ".vasp", *XYZ) else file.name)
+        own = bare_name(file)
+        stem = file.parent / (own if ending(file) in ENDINGS else file.name)
         identifier = f"{stem}/{inner_row}" if inner_row else str(stem)
-        given = record.id != source.path.stem and not record.id.startswith(f"{source.path.stem}/")  # type: ignore[attr-defined]
+        given = record.id != own and not record.id.startswith(f"{own}/")
         return replace(record, id=record.id if given else identifier, source=f"{self.name}/{file}", row=inner_row)
 
 
@@ -157,10 +168,10 @@ def record_from_atoms(atoms: Atoms, identifier: str, source: str, row: int) -> R
 
 
 def _is_structure(file: Path) -> bool:
-    return file.suffix in (".cif", ".vasp", *XYZ) or file.name.startswith(("POSCAR", "CONTCAR"))
+    return ending(file) in ENDINGS or file.name.startswith(("POSCAR", "CONTCAR"))
 
 
-def _xyz_frames(file: TextIO) -> Iterator[str | ValueError]:
+def _xyz_frames(file: Iterator[str]) -> Iterator[str | ValueError]:
     """The text of each frame; lines that are in no frame give one error each time that they interrupt the frames."""
     lost = 0
     for line in file:

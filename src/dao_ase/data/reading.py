@@ -105,6 +105,34 @@ def opened_text(path: Path) -> Iterator[TextIO]:
         raise ValueError(f"{str(path)!r} cannot be unpacked; is it complete? {error}") from error
 
 
+def text_of(path: Path) -> str:
+    """The whole text of a file as `opened_text` unpacks it, lines ending in a newline alone."""
+    with opened_text(path) as file:
+        return file.read().replace("\r\n", "\n")
+
+
+def ending(path: Path) -> str:
+    """The ending in small letters that says what a file holds, packed or not.
+
+    >>> ending(Path("NaCl.CIF.gz")), ending(Path("POSCAR.gz")), ending(Path("NaCl.cif"))
+    ('.cif', '', '.cif')
+    """
+    return Path(_unpacked(path)).suffix.lower()
+
+
+def bare_name(path: Path) -> str:
+    """The name of a file without `ending`.
+
+    >>> bare_name(Path("a/NaCl.cif.gz")), bare_name(Path("POSCAR_2"))
+    ('NaCl', 'POSCAR_2')
+    """
+    return Path(_unpacked(path)).stem
+
+
+def _unpacked(path: Path) -> str:
+    return path.stem if path.suffix.lower() == ".gz" else path.name
+
+
 def fingerprint_of_file(path: Path) -> str:
     """The SHA-256 of a file's content."""
     with open(path, "rb") as file:

@@ -32,7 +32,7 @@ def open_source(location: str | Path, optimade_filter: str = "") -> Source:
         return StoreSource(path) if (path / INDEX).is_file() else FolderSource(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {str(path)!r}")
-    endings = path.suffixes[-2:] if path.suffix in (".gz", ".zip") else path.suffixes[-1:]
+    endings = [one.lower() for one in path.suffixes[-2 if path.suffix.lower() in (".gz", ".zip") else -1 :]]
     readers: dict[str, Callable[[Path], Source]] = {
         ".npz": NpzSource,
         ".csv": CsvSource,

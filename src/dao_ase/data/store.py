@@ -44,8 +44,7 @@ class CrystalStore:
         try:
             index = json.loads((path / INDEX).read_text())
         except FileNotFoundError:
-            reason = "its build did not finish: run it again, it resumes" if path.is_dir() else "it does not exist"
-            raise ShardError(f"{str(path)!r} is no store of crystals: {reason}") from None
+            raise ShardError(f"{str(path)!r} is no store of crystals: {_why_none(path)}") from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ShardError(f"{str(path / INDEX)!r} is damaged: {error}; build the store again") from error
         if not isinstance(index, dict) or (index.get("format"), index.get("version")) != (FORMAT, VERSION):
@@ -141,6 +140,14 @@ class CrystalStore:
     def columns(self) -> list[str]:
         """Names of everything that the shards hold."""
         return list(self._names)
+
+
+def _why_none(path: Path) -> str:
+    if not path.is_dir():
+        return "it does not exist"
+    if any(path.glob(".build-*")) or any(path.glob(".relax-*")):  # where a store is made until its index is written
+        return "its build did not finish: run it again, it resumes"
+    return f"it has no {INDEX}; make one of its crystals: dao-ase data build {path} -o STORE"
 
 
 class _Labels(Mapping[str, np.ndarray]):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dao_ase.data.cif import Cell, read_cif
-from dao_ase.data.reading import FileSource, opened_text
+from dao_ase.data.reading import FileSource, ending, opened_text, text_of
 from dao_ase.data.records import Record, RejectedRecord
 
 csv.field_size_limit(1 << 26)
@@ -110,8 +110,8 @@ class CsvSource(FileSource):
         path = self.path.parent / (raw["file"] or "")
         if not path.is_file():
             raise RejectedRecord("broken", f"there is no structure file {raw['file']!r}; is it complete?", identifier)
-        if path.suffix.lower() == ".cif":
-            return read_cif(path.read_text(encoding="utf-8", errors="replace"))
+        if ending(path) == ".cif":
+            return read_cif(text_of(path))
         from ase.io import read
 
         from dao_ase.data.files import record_from_atoms
