@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from dao_ase.data.reading import read
 from dao_ase.data.sources import open_source
 from dao_ase.data.splits import formula_folds
 from dao_ase.properties.calibration import calibrate
-from dao_ase.properties.crossvalidation import fine_tune, folds_of
+from dao_ase.properties.crossvalidation import _fingerprint, fine_tune, folds_of
 from dao_ase.properties.descriptors import PROPERTIES, composition_statistics, element_table, statistic_names
 from dao_ase.properties.fit import FitSettings
 from dao_ase.properties.graphs import Graphs
@@ -128,6 +129,12 @@ def test_the_trunk_can_be_trained_too(table, trunk, tmp_path):
     again = fine_tune(table, trunk, VOLUME, settings, folds=2, folder=tmp_path)
     np.testing.assert_allclose(again.predicted, full.predicted, rtol=1e-5)
     assert not trunk.embedding.weight.requires_grad  # the trunk that was given is left as it was
+
+
+def test_folds_of_the_same_geometry_with_other_elements_are_trained_anew(table):
+    numbers = table.crystals.atomic_numbers
+    other = replace(table, crystals=replace(table.crystals, atomic_numbers=numbers.flip(0)))
+    assert _fingerprint(other) != _fingerprint(table)
 
 
 def test_no_formula_stands_in_two_parts_of_a_fold(table):

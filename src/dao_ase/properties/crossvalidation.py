@@ -177,7 +177,9 @@ def _answers(
 def _fingerprint(table: PropertyTable) -> str:
     digest = hashlib.sha256("\n".join(table.ids).encode())
     digest.update(table.values.tobytes())
-    digest.update(table.crystals.frac_coords.numpy().tobytes() + table.crystals.lattice.numpy().tobytes())
+    crystals = table.crystals
+    for tensor in (crystals.frac_coords, crystals.lattice, crystals.atomic_numbers, crystals.num_atoms):
+        digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
