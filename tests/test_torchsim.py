@@ -50,6 +50,15 @@ def test_systems_may_come_move_and_go(model):
     assert moved[0] == moved[2] == pytest.approx(both[1].item(), abs=1e-9)
 
 
+def test_a_potential_that_is_given_stays_as_it_is():
+    from dao_ase.calculator import load_potential
+    from dao_ase.torchsim import DAOModel
+
+    potential = load_potential().requires_grad_(True)
+    DAOModel(potential, device="cpu", precision="float64")(state_of(NAMED["copper"]))
+    assert potential.reference.dtype == torch.float32 and all(one.requires_grad for one in potential.parameters())
+
+
 def test_untrained_elements_are_refused(model):
     with pytest.raises(ValueError, match="contains Po, which is outside"):
         model(state_of(NAMED["salt"], bulk("Po", "sc", a=3.3)))

@@ -6,6 +6,7 @@ TorchSim is an extra: ``pip install "dao-ase[torchsim]"``. Its interface for mod
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ except ImportError as error:
 class DAOModel(ModelInterface):
     """A TorchSim model on DAO-P: energy (eV), forces (eV/Å) and stress (eV/Å³, TorchSim's sign, which is ASE's).
 
-    ``model`` is a weight file, a `Potential`, or None for the installed one; ``precision`` is what the network computes in.
-    States are in float64, as positions are everywhere in dao-ase. Neighbour lists are kept for each system of a batch and
-    found again when its atoms have moved by half the ``skin`` (Å).
+    ``model`` is a weight file, a `Potential` (which is copied), or None for the installed one; ``precision`` is what the
+    network computes in. States are in float64, as positions are everywhere in dao-ase. Neighbour lists are kept for each
+    system of a batch and found again when its atoms have moved by half the ``skin`` (Å).
     """
 
     def __init__(
@@ -45,12 +46,12 @@ class DAOModel(ModelInterface):
         self._dtype = torch.float64
         self._compute_stress = self._compute_forces = True
         if isinstance(model, Potential):
-            self.potential = model.to(self._device, DTYPES[precision]).eval().requires_grad_(False)
+            self.potential = deepcopy(model).to(self._device, DTYPES[precision]).eval().requires_grad_(False)
         else:
             self.potential = load_potential(model, str(self._device), precision)
         self.skin = skin
         self._lists: list[VerletList] = []
-        self._rows: tuple[Any, Neighbors] | None = None
+        self._rows: tuple[Any, Neighbors, Any] | None = None
 
     def forward(self, state: Any, **_: Any) -> dict[str, Tensor]:
         """Energies (systems), forces (atoms × 3) and stresses (systems × 3 × 3) of a SimState, detached from it."""
@@ -81,5 +82,6 @@ class DAOModel(ModelInterface):
             start += count
         key = tuple((id(verlet), verlet.builds) for verlet in self._lists)
         if self._rows is None or self._rows[0] != key:
-            self._rows = (key, Neighbors.from_pairs(join([one.pairs for one in self._lists], counts), start))
+            pairs = Neighbors.from_pairs(join([one.pairs for one in self._lists], counts), start)
+            self._rows = (key, pairs, self._lists)  # which live as long as their ids are compared
         return self._rows[1]
