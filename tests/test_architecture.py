@@ -32,7 +32,7 @@ LAYERS = [
     ["verlet", "train", "espresso"],
     ["rows", "prototypes"],
     ["calculator", "relax", "evaluate", "runs", "database"],
-    ["rank", "mend", "ase_plugin", "simulate"],
+    ["rank", "mend", "ase_plugin", "simulate", "trained_network"],
     ["cell_sampler"],
     ["generator", "properties", "phase_diagram"],
     ["benchmark", "compare", "screen", "hull_plot", "gallery", "doctor", "torchsim", "transformations", "flows"],

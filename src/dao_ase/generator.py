@@ -102,7 +102,10 @@ class DAOGenerator(CellSampler, MSONable):
 
     def as_dict(self) -> dict[str, Any]:
         """The settings, as monty's MSONable writes them; the weights stay in their file."""
-        settings = {"weights": self.weights, "device": self.device, "stability": self.stability, **self._asked}
+        settings = {
+            "weights": self.weights, "device": self.device, "stability": self.stability,
+            "tries": self._tries, "prototypes": self._prototypes, **self._changes,
+        }  # fmt: skip
         return {"@module": type(self).__module__, "@class": type(self).__name__, **settings}
 
     def generate(
@@ -217,7 +220,7 @@ class DAOGenerator(CellSampler, MSONable):
         self, composition: Any, n: int, formula_units: int | Sequence[int] | str = 1, max_atoms: int | None = None
     ) -> list[Composition]:
         """The content of the ``n`` cells that will be sampled for a composition; refuses what cannot be sampled."""
-        rules = CellRules(self.elements, self.max_atoms, self._header["formula_units"])
+        rules = CellRules(self.elements, self.max_atoms, self._network.header["formula_units"])
         return rules.cells(composition, n, formula_units, max_atoms)
 
     def _accepted(
