@@ -35,7 +35,7 @@ DRAWS = 80
 """Of many structures of one composition each gets fewer tries, so that no more than this are drawn from noise."""
 PROTOTYPES = 4
 """Structure types that are tried for a composition, at least; of many structures each gets one."""
-WORTH, UNKNOWN_TYPE = 0.2, 0.02
+WORTH, UNKNOWN_TYPE = 0.2, 0.08
 """Handicaps (eV/atom) for a unit of a type's distance, and for coming from noise."""
 
 
