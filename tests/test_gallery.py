@@ -116,6 +116,24 @@ def test_command_says_which_directory_it_wants(tmp_path):
     done = CliRunner().invoke(main, ["gallery", str(tmp_path)])
     assert done.exit_code == 1
     assert "no summary.json" in done.output and "dao-ase generate" in done.output
+    assert done.output.count(str(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"structures": [{"file": "../elsewhere.cif"}]}', "{"])
+def test_a_summary_of_another_thing_is_refused(tmp_path, text):
+    (tmp_path / "summary.json").write_text(text)
+    done = CliRunner().invoke(main, ["gallery", str(tmp_path)])
+    assert done.exit_code == 1 and "is of no run of dao-ase generate" in done.output
+
+
+def test_a_reference_that_cannot_be_compared_is_named(tmp_path):
+    write_run(tmp_path, candidates(1))
+    alloy = Structure(Lattice.cubic(3), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
+    (tmp_path / "alloy.cif").write_text(alloy.to(fmt="cif"))
+    (tmp_path / "broken.cif").write_text("data_x\n")
+    for name, reason in (("alloy.cif", "partly occupied"), ("broken.cif", "not a structure file")):
+        done = CliRunner().invoke(main, ["gallery", str(tmp_path), "--reference", str(tmp_path / name)])
+        assert done.exit_code == 1 and f"{name}: " in done.output and reason in done.output, done.output
 
 
 def test_screening_runs_have_galleries_of_the_best(tmp_path):

@@ -6,7 +6,6 @@ The page inlines 3Dmol.js (BSD-3-Clause) and its own script from ``dao_ase/asset
 from __future__ import annotations
 
 import html
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from dao_ase import page
 from dao_ase.composition import Composition
 from dao_ase.database import SETTINGS, open_screen
 from dao_ase.evaluate import match
-from dao_ase.runs import SUMMARY
+from dao_ase.runs import SUMMARY, records_of
 from dao_ase.whole_files import write_text
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def read_run(directory: str | os.PathLike[str]) -> list[Structure]:
             "'dao-ase screen ... -o DIR'"
         )
     structures = []
-    for record in json.loads(summary.read_text(encoding="utf-8"))["structures"]:
+    for record in records_of(summary):
         # coordinates as they stand in the file: pymatgen would move 0.33333 to ⅓, with a warning
         structure = CifParser(directory / record["file"], frac_tolerance=0).parse_structures(primitive=False)[0]
         structure.properties = record

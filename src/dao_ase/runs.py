@@ -70,9 +70,16 @@ class RunWriter:
 
 def _files_of(summary: Path) -> list[str]:
     """The structure files that an earlier run wrote, which a new one replaces; none where there was none."""
-    if not summary.exists():
-        return []
+    return [record["file"] for record in records_of(summary)] if summary.exists() else []
+
+
+def records_of(summary: Path) -> list[dict[str, Any]]:
+    """What a summary says of each structure, its ``file`` beside it first of all."""
     try:
-        return [str(record["file"]) for record in json.loads(summary.read_text(encoding="utf-8"))["structures"]]
+        records = json.loads(summary.read_text(encoding="utf-8"))["structures"]
+        if all(Path(record["file"]).name == record["file"] for record in records):
+            return records
+        reason = "it names files elsewhere"
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{str(summary)!r} is of no run of dao-ase generate; give another folder") from error
+        reason = str(error)
+    raise ValueError(f"{str(summary)!r} is of no run of dao-ase generate ({reason}); give another folder")
