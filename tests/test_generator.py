@@ -11,7 +11,7 @@ from pymatgen.core import Lattice, Structure
 from dao_ase.cells import whole_number
 from dao_ase.checkpoint import CheckpointError, load, save
 from dao_ase.generator import DAOGenerator, StructureGenerator
-from dao_ase.rank import installed_potential, symmetrized, with_energies
+from dao_ase.rank import installed_potential, ranked_groups, symmetrized, with_energies
 from generation import write_random_generator, write_random_stability
 
 
@@ -89,6 +89,28 @@ def test_bad_requests_name_the_reason(generator, arguments, reason):
 def test_what_is_no_whole_number_is_named(value):
     with pytest.raises(TypeError, match=r"seed is .* whole number"):
         whole_number("seed", value)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"tries": 1.5}, "tries"), ({"steps": 2.5}, "steps"), ({"anti_annealing": np.nan}, "anti_annealing is nan")],
+)
+def test_settings_that_are_no_numbers_of_their_kind_are_named(options, reason):
+    with pytest.raises((TypeError, ValueError), match=reason):
+        DAOGenerator(**options)
+
+
+def test_counts_that_are_no_numbers_are_named(generator):
+    with pytest.raises(TypeError, match="count of Na is '1'"):
+        generator.generate({"Na": "1"}, 1)
+
+
+def test_what_has_no_energy_comes_last(generator):
+    lost, tiny = SALT.copy(), Structure(Lattice.cubic(0.1), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    lost.replace(0, "Na", [np.nan, 0, 0])
+    for rank in ("likely", "energy"):
+        ordered = ranked_groups([[lost, tiny, SALT.copy()]], rank)[0]
+        assert "energy_per_atom" in ordered[0].properties and ordered[1] is lost and ordered[2] is tiny
 
 
 def test_symmetrized_structures_have_the_energy_of_their_geometry(generator):

@@ -13,10 +13,12 @@ import numpy as np
 
 from dao_ase import checkpoint
 from dao_ase.cell_sampler import prototype_ranks
+from dao_ase.cells import seed_of
 from dao_ase.composition import Composition, reduced_key
 from dao_ase.data.sources import open_source, read
 from dao_ase.evaluate import PairResult, ReferenceResult, compare, summarise
-from dao_ase.generator import SEED_STRIDE, DAOGenerator
+from dao_ase.generator import DAOGenerator
+from dao_ase.rank import ranked_groups
 from dao_ase.whole_files import write_json
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Evaluates the generator on the crystals of ``file`` and writes ``report.json`` and ``match.png`` into ``folder``.
 
+    Several samples of a crystal come in the order in which ``generate`` ranks them, without relaxation.
     Crystals whose identifier is in ``seen``, a set that was trained on, are left out. Results of finished parts
     are kept in ``results.jsonl``; calling again with the same settings continues there.
     """
@@ -74,6 +77,7 @@ def run_benchmark(
 
     if samples < 1 or (limit is not None and limit < 1):
         raise ValueError(f"samples is {samples} and limit {limit}; both must be at least 1")
+    first_seed = seed_of(seed)
     known = identifiers(seen) if seen else frozenset()
     reference = references(file, limit, seed, known)
     problems = [_unfit(generator, one) for one in reference]
@@ -98,7 +102,8 @@ def run_benchmark(
         while len(results) < len(reference):
             began, start = time.monotonic(), len(results)
             part = _next_part(reference, start)
-            made = predict(generator, part, samples, seed * SEED_STRIDE + start * samples, guidance)
+            made = predict(generator, part, samples, first_seed + start * samples, guidance)
+            made = ranked_groups(made, "likely") if samples > 1 else made
             found = compare(made, part, workers=workers)
             seconds += time.monotonic() - began
             with (folder / "results.jsonl").open("a") as log:

@@ -11,6 +11,11 @@ import numpy as np
 
 from dao_ase.composition import Composition
 
+SEED_STRIDE = 1_000_003
+"""Distance between the noise seeds of two values of ``seed``; the samples in between take consecutive ones."""
+MAX_SEED = 2**40
+"""Larger seeds would not fit into the 64 bits of torch's."""
+
 
 @dataclass(frozen=True)
 class CellRules:
@@ -36,22 +41,17 @@ class CellRules:
                 f"the {len(self.elements)} trained elements are {' '.join(self.elements)}"
             )
         largest = self.max_atoms if max_atoms is None else whole_number("max_atoms", max_atoms)
+        check_units(formula_units)
         if isinstance(formula_units, str):
-            if formula_units != "auto":
-                raise ValueError(f"formula_units is {formula_units!r}; give a number, a list of numbers, or 'auto'")
             parsed = parsed.reduced
             units = self._usual_formula_units(parsed, largest)
         else:
             units = {whole_number("formula_units", z): 1.0 for z in np.atleast_1d(formula_units).tolist()}
-        if not units:
-            raise ValueError("the list of formula_units is empty; give a number, a list of numbers, or 'auto'")
         for z in units:
-            if z < 1:
-                raise ValueError(f"formula_units contains {z}; it must be at least 1")
             if parsed.num_atoms * z > largest:
                 raise ValueError(
                     f"{(parsed * z).formula} has {parsed.num_atoms * z} atoms in the cell; at most {largest} are allowed"
-                    + ("" if max_atoms else " (what DAO-G was trained on; max_atoms= lifts the limit)")
+                    + ("" if max_atoms is not None else " (what DAO-G was trained on; max_atoms= lifts the limit)")
                 )
         return [cell for z, count in share_out(units, n).items() for cell in [parsed * z] * count]
 
@@ -63,6 +63,26 @@ class CellRules:
             if fitting:
                 return fitting
         return {1: 1.0}
+
+
+def check_units(formula_units: int | Sequence[int] | str) -> None:
+    """Refuses numbers of formula units that are none, for any composition."""
+    if isinstance(formula_units, str):
+        if formula_units != "auto":
+            raise ValueError(f"formula_units is {formula_units!r}; give a number, a list of numbers, or 'auto'")
+        return
+    units = [whole_number("formula_units", z) for z in np.atleast_1d(formula_units).tolist()]
+    if not units:
+        raise ValueError("the list of formula_units is empty; give a number, a list of numbers, or 'auto'")
+    if min(units) < 1:
+        raise ValueError(f"formula_units contains {min(units)}; it must be at least 1")
+
+
+def seed_of(seed: int) -> int:
+    """The seed of the noise of the first structure that a user's seed stands for."""
+    if abs(whole_number("seed", seed)) > MAX_SEED:
+        raise ValueError(f"seed is {seed}; it must lie within ±{MAX_SEED}")
+    return whole_number("seed", seed) * SEED_STRIDE
 
 
 def whole_number(name: str, value: Any) -> int:

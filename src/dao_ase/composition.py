@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from math import gcd
+from numbers import Real
 
 SYMBOLS = (
     "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb "
@@ -54,6 +55,8 @@ class Composition:
             amounts: dict[str, float] = {}
             for element, amount in formula.items():  # pymatgen's elements have symbols, also those with a charge
                 symbol = str(getattr(element, "symbol", element))
+                if not isinstance(amount, Real):
+                    raise TypeError(f"the count of {symbol} is {amount!r}; give a number")
                 amounts[symbol] = amounts.get(symbol, 0) + amount
             return cls.from_counts(amounts)
         if not isinstance(formula, str):

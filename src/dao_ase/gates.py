@@ -13,6 +13,8 @@ MIN_DISTANCE = 0.5
 """Å between any two atoms, periodic images included."""
 VOLUME_PER_ATOM = (2.0, 400.0)
 """Å³; solid hydrogen under pressure and caesium lie well inside."""
+DENSEST = 0.1
+"""Å³ per atom; in less, an atom has ten thousand neighbours."""
 MAX_ASPECT = 12.0
 """Largest over smallest distance between opposite faces of the cell."""
 
@@ -36,6 +38,11 @@ def refusal(structure: Structure) -> str | None:
 def is_finite(structure: Structure) -> bool:
     """Whether every number of the geometry is one."""
     return bool(np.isfinite(structure.lattice.matrix).all() and np.isfinite(structure.frac_coords).all())
+
+
+def has_energy(structure: Structure) -> bool:
+    """Whether the geometry is finite and less dense than `DENSEST`, so that there is an energy at all."""
+    return is_finite(structure) and abs(float(np.linalg.det(structure.lattice.matrix))) > DENSEST * len(structure)
 
 
 def shortest_distance(structure: Structure) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from monty.json import MSONable
 
 from dao_ase.cell_sampler import CellSampler, prototype_ranks
-from dao_ase.cells import CellRules, whole_number
+from dao_ase.cells import CellRules, seed_of, whole_number
 from dao_ase.checkpoint import CheckpointError
 from dao_ase.composition import Composition
 from dao_ase.gates import refusal
@@ -27,13 +28,6 @@ CHUNK = 64
 
 MAX_ATTEMPTS = 5
 """Samples drawn for each structure asked for before a composition is given up."""
-
-
-SEED_STRIDE = 1_000_003
-"""Distance between the noise seeds of two values of ``seed``; the samples in between take consecutive ones."""
-
-MAX_SEED = 2**40
-"""Larger seeds would not fit into the 64 bits of torch's."""
 
 
 @runtime_checkable
@@ -88,6 +82,12 @@ class DAOGenerator(CellSampler, MSONable):
 
         weights, stability = (None if file is None else str(file) for file in (weights, stability))
         device = usable_device(device)
+        for name, count in (("tries", tries), ("steps", steps)):
+            if count is not None:
+                whole_number(name, count)
+        for name, number in (("anti_annealing", anti_annealing), ("lattice_noise", lattice_noise)):
+            if number is not None and not math.isfinite(number):
+                raise ValueError(f"{name} is {number}; it must be a finite number")
         try:
             super().__init__(
                 weights, device=device, tries=tries, prototypes=prototypes, stability=stability,
@@ -260,13 +260,6 @@ def _ranks(cells: Sequence[Composition]) -> Iterator[range]:
     for cell in cells:
         yield prototype_ranks(places[cell], counts[cell])
         places[cell] += 1
-
-
-def seed_of(seed: int) -> int:
-    """The seed of the noise of the first structure that a user's seed stands for."""
-    if abs(whole_number("seed", seed)) > MAX_SEED:
-        raise ValueError(f"seed is {seed}; it must lie within ±{MAX_SEED}")
-    return whole_number("seed", seed) * SEED_STRIDE
 
 
 def _as_list(composition: Any) -> list[Any]:

@@ -13,6 +13,7 @@ from dao_ase.checkpoint import CheckpointError, default_weights
 from dao_ase.convert import from_structures, to_structures
 from dao_ase.crystals import Crystals
 from dao_ase.derivatives import predict_crystals
+from dao_ase.gates import has_energy
 from dao_ase.relax import relax
 from dao_ase.stability import energies_above_hull, load_stability
 
@@ -43,9 +44,12 @@ def installed_potential() -> Potential | None:
 
 
 def with_energies(structures: list[Structure], potential: Potential) -> list[Structure]:
-    """The same structures, each with ``properties["energy_per_atom"]`` (eV/atom) where the potential knows its elements."""
+    """The same structures, each with ``properties["energy_per_atom"]`` (eV/atom) where the potential knows its elements.
+
+    What has coordinates that are not finite, or next to no volume, gets none.
+    """
     known = set(potential.elements)
-    described = [one for one in structures if set(one.atomic_numbers) <= known]
+    described = [one for one in structures if set(one.atomic_numbers) <= known and has_energy(one)]
     if described:
         crystals = from_structures(described)
         energies = predict_crystals(potential, crystals).energy / crystals.num_atoms

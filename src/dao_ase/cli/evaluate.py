@@ -13,7 +13,7 @@ import click
               help="Folder of the benchmark files. Default: $DAO_DATA, or here.")  # fmt: skip
 @click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Structures for each reference.")
 @click.option("--limit", type=click.IntRange(1), help="Evaluate this many references, drawn at random.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--steps", type=int, help="Network evaluations for a sample.")
 @click.option("--anti-annealing", type=float, help="Speed-up of the coordinates' last steps.")
 @click.option("--lattice-noise", type=float, help="Spread of the cells that sampling starts from.")

@@ -70,8 +70,9 @@ def generate(
     """
     import json
 
+    from dao_ase.cells import seed_of
     from dao_ase.cli.inputs import parse_formula_units
-    from dao_ase.generator import DAOGenerator, seed_of
+    from dao_ase.generator import DAOGenerator
     from dao_ase.runs import RunWriter
 
     wanted = [*formulas, *_read_formulas(files)]
