@@ -1,5 +1,6 @@
 """Screening: what is killed goes on, nothing is done twice, one bad composition is a row."""
 
+import json
 import os
 import pickle
 import random
@@ -72,8 +73,37 @@ def test_another_run_wants_another_folder(quick_screen):
     quick_screen(["NaCl"])
     with pytest.raises(ValueError, match="other samples, seed; continue it as it was begun"):
         quick_screen(["NaCl"], settings=ScreenSettings(samples=3, seed=1))
+    with pytest.raises(ValueError, match="other prototypes"):
+        quick_screen(["NaCl"], settings=ScreenSettings(prototypes=False))
     with pytest.raises(ValueError, match="other weights or references"):
         quick_screen(["NaCl"], phases=[Phase("Na", -1.3)])
+
+
+def test_a_folder_of_an_earlier_version_is_read_but_not_continued(tmp_path, quick_screen):
+    quick_screen(["NaCl"])
+    said = json.loads((tmp_path / "screen.json").read_text())
+    del said["settings"]["prototypes"]
+    (tmp_path / "screen.json").write_text(json.dumps({**said, "run": "screen-earlier"}))
+    with pytest.raises(ValueError, match=r"earlier dao-ase, which knew no prototypes.*another folder"):
+        quick_screen(["KCl"])
+    assert open_screen(tmp_path).done() == []
+    (tmp_path / "screen.json").write_text(json.dumps(said))
+    assert [line.composition for line in open_screen(tmp_path).done()] == ["NaCl"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ({"samples": 0}, "at least one structure"),
+        ({"fmax": float("nan")}, "fmax is nan"),
+        ({"formula_units": (1, 0)}, "must be at least 1"),
+        ({"formula_units": "all"}, "'auto'"),
+        ({"seed": 2**50}, "must lie within"),
+    ],
+)
+def test_settings_that_suit_no_composition_are_refused_at_once(setting, reason):
+    with pytest.raises(ValueError, match=reason):
+        ScreenSettings(**setting)
 
 
 def test_two_at_a_time_are_refused(tmp_path, monkeypatch):

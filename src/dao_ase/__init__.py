@@ -1,7 +1,7 @@
 """Crystal structures from a composition, and energies, forces and stresses from a crystal.
 
 >>> from dao_ase import DAOCalculator, DAOGenerator
->>> structures = DAOGenerator().generate("CsV3Sb5", n=20)      # pymatgen Structures, lowest energy first
+>>> structures = DAOGenerator().generate("CsV3Sb5", n=20)      # pymatgen Structures, likeliest first
 >>> atoms = structures[0].to_ase_atoms()
 >>> atoms.calc = DAOCalculator()                               # ASE: energy, forces, stress
 

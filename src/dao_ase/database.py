@@ -32,7 +32,7 @@ POSTGRESQL = ("postgresql://", "postgres://")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one composition: ``structures``, their values in ``info``, lowest energy first; or an ``error``."""
+    """What became of one composition: ``structures``, their values in ``info``, the likeliest first; or an ``error``."""
 
     composition: str
     structures: list[Atoms] = field(default_factory=list)
@@ -129,7 +129,7 @@ class ScreenDatabase:
         energy, first.
         """
         found = [row for row in self.rows() if "error" not in row]
-        found.sort(key=lambda row: (row.rank, row.get("e_above_hull", float("inf")), row.energy_per_atom))
+        found.sort(key=lambda row: (row.rank, row.get("e_above_hull", math.inf), row.get("energy_per_atom", math.inf)))
         return [structure_of(row) for row in found[:limit]]
 
 

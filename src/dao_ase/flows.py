@@ -24,7 +24,7 @@ CALCULATOR = {"@module": "dao_ase", "@callable": "DAOCalculator"}
 
 @dataclass
 class GenerateMaker(Maker):
-    """A job that generates ``n`` structures of a composition and gives the ``keep`` lowest in energy."""
+    """A job that generates ``n`` structures of a composition and gives the first ``keep``."""
 
     name: str = "generate structures"
     generator: StructureGenerator = field(default_factory=DAOGenerator)
@@ -33,13 +33,13 @@ class GenerateMaker(Maker):
 
     @job
     def make(self, composition: str) -> list[Structure]:
-        """The structures, lowest energy first."""
+        """The structures, in the generator's order: by default the likeliest first."""
         return self.generator.generate(composition, self.n)[: self.keep]
 
 
 @dataclass
 class PredictMaker(Maker):
-    """Structure prediction: generate candidates, then refine each of the lowest with ``refine_maker``.
+    """Structure prediction: generate candidates, then refine each of the best with ``refine_maker``.
 
     ``refine_maker`` is any Maker whose ``make`` takes a structure: atomate2's force-field or DFT relaxation.
     """

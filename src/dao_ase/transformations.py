@@ -17,7 +17,7 @@ class GenerateTransformation(AbstractTransformation):
     """Replaces a structure by those that a generator proposes for the content of its cell.
 
     After a substitution it answers what the new compound may look like, instead of keeping the old geometry. One to many:
-    ``apply_transformation(structure, return_ranked_list=5)`` gives the five lowest in energy.
+    ``apply_transformation(structure, return_ranked_list=5)`` gives the first five.
 
     >>> from pymatgen.core import Lattice, Structure
     >>> salt = Structure(Lattice.cubic(3.5), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
@@ -26,7 +26,7 @@ class GenerateTransformation(AbstractTransformation):
     """
 
     def __init__(self, generator: StructureGenerator | None = None, n: int = 20) -> None:
-        """``generator`` makes ``n`` structures, lowest energy first; without one it is `DAOGenerator`."""
+        """``generator`` makes ``n`` structures, the best first; without one it is `DAOGenerator`."""
         self.generator, self.n = generator if generator is not None else DAOGenerator(), n
 
     def as_dict(self) -> dict[str, Any]:

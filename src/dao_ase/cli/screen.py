@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 @click.option("--fmax", type=float, default=0.05, show_default=True, help="Relaxed below this force (eV/Å).")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--max-atoms", type=int, help="Largest cell. Default: the largest that the model was trained on.")
+@click.option("--prototypes/--no-prototypes", default=True, show_default=True,
+              help="Also adapt known structure types, with other elements in them.")  # fmt: skip
 @click.option("--weights", type=click.Path(exists=True, dir_okay=False), help="Weights of another DAO-G.")
 @click.option("--potential", type=click.Path(exists=True, dir_okay=False), help="Weights of another DAO-P.")
 @click.option("--device", default="cpu", show_default=True)
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def screen(
     compositions: Path, output: Path, samples: int, workers: int, config: Path | None, references: tuple[Path, ...],
-    formula_units: str, relax_steps: int, fmax: float, seed: int, max_atoms: int | None, weights: str | None,
-    potential: str | None, device: str, database: str | None, shard: int, as_json: bool,
+    formula_units: str, relax_steps: int, fmax: float, seed: int, max_atoms: int | None, prototypes: bool,
+    weights: str | None, potential: str | None, device: str, database: str | None, shard: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Screen many compositions into a database of ranked structures.
 
@@ -56,7 +58,7 @@ def screen(
 
     try:
         settings = ScreenSettings(
-            samples, parse_formula_units(formula_units), seed, max_atoms, relax_steps, fmax,
+            samples, parse_formula_units(formula_units), seed, max_atoms, relax_steps, fmax, prototypes,
             _absolute(weights), _absolute(potential), device,
         )  # fmt: skip
         wanted, phases = run.read_compositions(compositions), read_phases(references)

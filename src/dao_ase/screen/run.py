@@ -139,8 +139,13 @@ def _opened(folder: Path, settings: ScreenSettings, phases: Sequence[Phase], dat
     if path.is_file():
         said = json.loads(path.read_text(encoding="utf-8"))
         if said["run"] != run:
-            changed = [name for name, value in json.loads(json.dumps(asdict(settings))).items()
-                       if said["settings"].get(name) != value]  # fmt: skip
+            now_asked = json.loads(json.dumps(asdict(settings)))
+            if unknown := [name for name in now_asked if name not in said["settings"]]:
+                raise ValueError(
+                    f"{folder} holds a screening by an earlier dao-ase, which knew no {', '.join(unknown)}; its results "
+                    "stay readable, but it cannot be continued: give another folder"
+                )
+            changed = [name for name, value in now_asked.items() if said["settings"][name] != value]
             raise ValueError(
                 f"{folder} holds a screening with other {', '.join(changed) or 'weights or references'}; "
                 "continue it as it was begun, or give another folder"

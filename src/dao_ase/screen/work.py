@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dao_ase.cells import check_units, seed_of
 from dao_ase.database import Outcome
 from dao_ase.phase_diagram import Hull, Phase, missing_elements, phases_of
 
@@ -35,7 +37,8 @@ class ScreenSettings:
     """How compositions are screened; the same settings and the same weights give the same structures.
 
     ``samples`` are drawn of each composition and relaxed until forces are below ``fmax`` (eV/Å), at most ``relax_steps``
-    steps (0: not at all). ``formula_units``, ``seed`` and ``max_atoms`` are those of `DAOGenerator.generate`.
+    steps (0: not at all). ``formula_units``, ``seed`` and ``max_atoms`` are those of `DAOGenerator.generate`, ``prototypes``
+    is that of `DAOGenerator`.
     """
 
     samples: int = 20
@@ -44,6 +47,7 @@ class ScreenSettings:
     max_atoms: int | None = None
     relax_steps: int = 200
     fmax: float = 0.05
+    prototypes: bool = True
     weights: str | None = None
     potential: str | None = None
     device: str = "cpu"
@@ -53,6 +57,10 @@ class ScreenSettings:
             raise ValueError(f"samples is {self.samples}; ask for at least one structure of each composition")
         if self.relax_steps < 0:
             raise ValueError(f"relax_steps is {self.relax_steps}; it must not be negative")
+        if not 0 < self.fmax < math.inf:
+            raise ValueError(f"fmax is {self.fmax}; a force (eV/Å) is above 0")
+        seed_of(self.seed)
+        check_units(self.formula_units)
 
 
 @dataclass(frozen=True)
@@ -206,7 +214,7 @@ def models(settings: ScreenSettings) -> tuple[DAOGenerator, Potential]:
     from dao_ase.calculator import load_potential
     from dao_ase.generator import DAOGenerator
 
-    generator = DAOGenerator(settings.weights, device=settings.device, tries=1)
+    generator = DAOGenerator(settings.weights, device=settings.device, tries=1, prototypes=settings.prototypes)
     return generator, load_potential(settings.potential, settings.device)
 
 
@@ -223,7 +231,9 @@ def provenance(settings: ScreenSettings) -> dict[str, Any]:
 def weight_digests(settings: ScreenSettings) -> dict[str, str]:
     """Twelve hexadecimal digits that tell the weight files from others."""
     folder = resources.files("dao_ase") / "weights"  # not by dao_ase.checkpoint, which brings torch
-    files = {"dao_g": settings.weights, "dao_p": settings.potential, "prototypes": None}
+    files = {"dao_g": settings.weights, "dao_p": settings.potential}
+    files |= {} if settings.weights else {"dao_g_52": None}
+    files |= {"prototypes": None} if settings.prototypes else {}
     return {
         name: hashlib.sha256((Path(file) if file else folder / f"{name}.safetensors").read_bytes()).hexdigest()[:12]
         for name, file in files.items()
