@@ -55,7 +55,15 @@ KNOWN = [
 def store(tmp_path_factory) -> CrystalStore:
     path = tmp_path_factory.mktemp("known")
     records = [
-        Record(f"mp-{number}", one.lattice.matrix, one.frac_coords, np.array(one.atomic_numbers), "mp20_train", number)
+        Record(
+            f"mp-{number}",
+            one.lattice.matrix,
+            one.frac_coords,
+            np.array(one.atomic_numbers),
+            "mp20_train",
+            number,
+            labels={"structure_source": 4.0 if number in (2, 8) else 0.0},
+        )
         for number, one in enumerate(KNOWN)
     ]
     columns = pack(records)
@@ -81,6 +89,7 @@ def test_crystals_of_one_type_share_its_geometry(store, library):
     assert len(library) == 3
     twice = build([store, store])
     assert len(twice["lattice"]) == 3 and len(twice["member_type"]) == len(KNOWN)
+    assert len(build([store], ("structure_source", 4.0))["member_type"]) == len(KNOWN) - 2
 
 
 @pytest.mark.parametrize("formula", ["RbCl", "LiBr", "RbBr"])

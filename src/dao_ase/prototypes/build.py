@@ -102,17 +102,28 @@ class _Types:
         return best[1], best[2]
 
 
-def build(stores: Sequence[CrystalStore]) -> dict[str, torch.Tensor]:
-    """The tensors of a prototype file; see `dao_ase.prototypes.library.PrototypeLibrary` for what they are."""
+def build(stores: Sequence[CrystalStore], without: tuple[str, float] | None = None) -> dict[str, torch.Tensor]:
+    """The tensors of a prototype file; see `dao_ase.prototypes.library.PrototypeLibrary` for what they are.
+
+    Crystals that have the value of the label ``without`` are left out.
+    """
     kinds, identifiers, types = [kinds_of(store) for store in stores], [store.texts("id") for store in stores], _Types()
     priority = [STABLE, UNKNOWN, UNSTABLE]
-    places = [(store, index) for store, mine in enumerate(kinds) for index in range(len(mine))]
+    places = [
+        (number, int(index)) for number, store in enumerate(stores) for index in np.flatnonzero(~_has(store, without))
+    ]
     places.sort(key=lambda place: priority.index(kinds[place[0]][place[1]]))
     for store, index in tqdm(places, desc="structure types", unit="crystal"):
         crystal = stores[store][index]
         volume = float(crystal.volume.abs()) / int(crystal.num_atoms)
         types.add(_Anonymous.of(crystal), _Member(volume, int(kinds[store][index]), str(identifiers[store][index])))
     return _tensors(types)
+
+
+def _has(store: CrystalStore, label: tuple[str, float] | None) -> NDArray[np.bool_]:
+    """Which crystals have this value of a label."""
+    known = label is not None and label[0] in store.labels
+    return store.labels[label[0]] == label[1] if label and known else np.zeros(len(store), dtype=bool)
 
 
 def _tensors(types: _Types) -> dict[str, torch.Tensor]:
@@ -171,8 +182,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Finds the structure types of stores of crystals.")
     parser.add_argument("stores", type=Path, nargs="+")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--without", metavar="LABEL=VALUE", help="leave out crystals whose label has this value")
     arguments = parser.parse_args()
-    tensors = build([CrystalStore.open(path) for path in arguments.stores])
+    label, _, value = (arguments.without or "").partition("=")
+    tensors = build([CrystalStore.open(path) for path in arguments.stores], (label, float(value)) if label else None)
     header = {
         "model": "prototypes",
         "types": len(tensors["lattice"]),
