@@ -9,8 +9,10 @@ from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition, Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedEntry
 
+from dao_ase.database import Outcome, ScreenDatabase
 from dao_ase.hull_plot import plot_hull
 from dao_ase.phase_diagram import Hull, Phase, missing_elements, phases_of, read_phases, systems_of
+from dao_ase.runs import RunWriter
 
 ELEMENTS = [Phase("Na", -1.3), Phase("Cl2", -1.8), Phase("K", -1.1)]
 SALTS = [Phase("NaCl", -3.3, "salt"), Phase("KCl", -3.2, "sylvite"), Phase("Na2Cl", -2.0, "wrong", True)]
@@ -71,6 +73,34 @@ def test_structures_bring_their_energy_or_get_that_of_dao_p(tmp_path):
     assert salt.energy_per_atom == pytest.approx(-3.3) and metal.formula == "Na" and -2 < metal.energy_per_atom < -0.5
     again, _ = read_phases([tmp_path / "phases.extxyz"], recompute=True)
     assert again.energy_per_atom != pytest.approx(-3.3, abs=1e-3)
+
+
+def test_folders_of_runs_are_references(tmp_path):
+    with RunWriter(tmp_path / "generated") as run:
+        run.write(
+            [Structure(Lattice.cubic(3.5), ["Na", "Cl"], [[0] * 3, [0.5] * 3], properties={"energy_per_atom": -3.3})]
+        )
+    (tmp_path / "screened").mkdir()
+    (tmp_path / "screened" / "screen.json").write_text('{"run": "test", "database": "screen.db"}')
+    potassium = bulk("K", "bcc", a=5.3)
+    potassium.info = {"rank": 1, "energy_per_atom": -1.1}
+    rows = [Outcome("K", [potassium]), Outcome("Xx", error="no element")]
+    ScreenDatabase(tmp_path / "screened" / "screen.db", "test").write(rows)
+    found = read_phases([tmp_path / "generated", tmp_path / "screened"])
+    assert [(one.formula, one.energy_per_atom, one.candidate) for one in found] == [
+        ("NaCl", -3.3, False),
+        ("K", -1.1, False),
+    ]
+    with pytest.raises(ValueError, match="no folder of 'dao-ase screen'"):
+        read_phases([tmp_path])
+
+
+def test_files_that_are_no_entries_are_named(tmp_path):
+    (tmp_path / "cut.json").write_text("[{")
+    with pytest.raises(ValueError, match=r"cut\.json: is no JSON"):
+        read_phases([tmp_path / "cut.json"])
+    with pytest.raises(ValueError, match="'Xx' is not the symbol"):
+        Hull(["Na", "Xx"], ELEMENTS)
 
 
 def test_candidates_are_structures_with_an_energy():

@@ -16,7 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dao_ase.composition import Composition
+from dao_ase.composition import ATOMIC_NUMBERS, Composition
+from dao_ase.database import SETTINGS, open_screen
+from dao_ase.runs import SUMMARY, records_of
 
 if TYPE_CHECKING:
     from pymatgen.analysis.phase_diagram import PhaseDiagram
@@ -63,6 +65,10 @@ class Hull:
 
     def __init__(self, elements: Iterable[str], phases: Iterable[Phase]) -> None:
         self.elements = frozenset(elements)
+        if not self.elements <= set(ATOMIC_NUMBERS):
+            raise ValueError(
+                f"{', '.join(sorted(self.elements - set(ATOMIC_NUMBERS)))!r} is not the symbol of an element"
+            )
         self.phases = [phase for phase in phases if phase.elements <= self.elements]
         absent = missing_elements(self.elements, self.phases)
         if absent:
@@ -100,16 +106,18 @@ def missing_elements(elements: Iterable[str], phases: Iterable[Phase]) -> list[s
 
 
 def read_phases(paths: Iterable[Path], recompute: bool = False) -> list[Phase]:
-    """The phases of CSV files, pymatgen's entries as JSON, structure files, and folders of runs.
+    """The phases of CSV files, pymatgen's entries as JSON, structure files, folders of ``dao-ase screen`` or ``generate``.
 
     A CSV has columns ``composition`` and ``energy_per_atom`` (eV). Structures without an energy are relaxed with DAO-P;
-    with ``recompute`` all structures are.
+    with ``recompute`` all structures are, but those of runs, whose energies are DAO-P's.
     """
     found: list[Phase] = []
     for path in paths:
-        if path.suffix == ".csv":
+        if path.is_dir():
+            found += _from_run(path)
+        elif path.suffix == ".csv":
             found += _from_csv(path)
-        elif path.suffix == ".json" and not path.is_dir():
+        elif path.suffix == ".json":
             found += _from_entries(path, recompute)
         else:
             found += _from_structures(path, recompute)
@@ -129,6 +137,21 @@ def systems_of(phases: Iterable[Phase]) -> list[frozenset[str]]:
     """The chemical systems of phases that are part of no larger one."""
     systems = {phase.elements for phase in phases}
     return sorted((one for one in systems if not any(one < other for other in systems)), key=sorted)
+
+
+def _from_run(folder: Path) -> list[Phase]:
+    if (folder / SETTINGS).is_file():
+        rows = [row for row in open_screen(folder).rows() if row.get("energy_per_atom") is not None]
+        return [
+            Phase(Composition.from_atomic_numbers(row.numbers).formula, row.energy_per_atom, f"{folder.name}:{row.id}")
+            for row in rows
+        ]
+    if (folder / SUMMARY).is_file():
+        records = [one for one in records_of(folder / SUMMARY) if one.get("energy_per_atom") is not None]
+        return [Phase(one["formula"], one["energy_per_atom"], one["file"]) for one in records]
+    raise ValueError(
+        f"{folder}: is no folder of 'dao-ase screen' or 'dao-ase generate'; name the structure files in it"
+    )
 
 
 def _from_csv(path: Path) -> list[Phase]:
@@ -157,7 +180,10 @@ def _from_csv(path: Path) -> list[Phase]:
 def _from_entries(path: Path, recompute: bool) -> list[Phase]:
     from monty.serialization import loadfn
 
-    entries = loadfn(path)
+    try:
+        entries = loadfn(path)
+    except (ValueError, TypeError, AttributeError, KeyError, ImportError) as error:  # what monty cannot put together
+        raise ValueError(f"{path}: is no JSON of pymatgen's: {error}") from error
     if not isinstance(entries, Sequence) or not all(hasattr(entry, "energy_per_atom") for entry in entries):
         raise ValueError(f"{path}: is no list of pymatgen's ComputedEntry; write one with monty.serialization.dumpfn")
     structures = [entry.structure for entry in entries if hasattr(entry, "structure")]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("candidates", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--references", multiple=True, type=click.Path(exists=True, path_type=Path),
-              help="Known phases: CSV (composition, energy_per_atom), pymatgen entries, structures.")  # fmt: skip
+              help="Known phases: CSV (composition, energy_per_atom), pymatgen entries, structures, runs.")  # fmt: skip
 @click.option("--system", help="Elements, like Cs-V-Sb. Default: the candidates', if they are of one system.")
 @click.option("--recompute", is_flag=True, help="Relax the references' structures, for energies on DAO-P's scale.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Picture to write: png, svg, pdf.")
@@ -33,6 +33,8 @@ def hull(
     from dao_ase.hull_plot import plot_hull
     from dao_ase.phase_diagram import Hull, phases_of, read_phases
 
+    if not candidates and not references:
+        raise click.UsageError("name at least one folder of candidates, or --references")
     try:
         phases = [phase for run in candidates for phase in phases_of(read_run(run), run.name)]
         phases += read_phases(references, recompute)
@@ -54,7 +56,7 @@ def _system(asked: str | None, phases: list[Phase]) -> list[str]:
     from dao_ase.phase_diagram import systems_of
 
     if asked is not None:
-        return [symbol.strip() for symbol in asked.split("-")]
+        return [symbol.strip() for symbol in asked.split("-") if symbol.strip()] or [asked]
     systems = systems_of([phase for phase in phases if phase.candidate] or phases)
     if len(systems) != 1:
         names = ", ".join("-".join(sorted(one)) for one in systems[:8]) or "none"
