@@ -65,7 +65,7 @@ def test_what_is_done_is_not_done_again(store, tmp_path, monkeypatch):
     assert calls == [3, 3, 3, 2]
     for name, column in arrays(tmp_path / "whole.npz").items():
         np.testing.assert_array_equal(column, arrays(tmp_path / "again.npz")[name])
-    with pytest.raises(ValueError, match="another run"):
+    with pytest.raises(ValueError, match="a run with other rules, frames"):
         label_store(store, lambda: dies, tmp_path / "again.npz", LabelRules(3), progress=False)
 
 
@@ -127,7 +127,18 @@ def test_command_line(store, tmp_path):
     result = CliRunner().invoke(main, ["data", "label", str(store.path), "-o", str(output), "--teacher", "emt"])
     assert result.exit_code == 0 and f"frames in {output}" in result.output
     result = CliRunner().invoke(main, ["data", "label", str(store.path), "-o", str(output), "--teacher", "nonsense"])
-    assert result.exit_code == 0, "what is finished needs no teacher"
+    assert result.exit_code == 1 and "other teacher" in result.output, "labels of two teachers in one file"
     output.with_suffix(".parts").joinpath("00000000.npz").unlink()
     result = CliRunner().invoke(main, ["data", "label", str(store.path), "-o", str(output), "--teacher", "nonsense"])
     assert result.exit_code == 1 and "no calculator 'nonsense'" in result.output
+    result = CliRunner().invoke(main, ["data", "label", str(store.path), "-o", str(output), "--teacher", "emt"])
+    assert result.exit_code == 0, "a teacher that labelled nothing stands in nobody's way"
+    result = CliRunner().invoke(
+        main, ["data", "label", str(store.path), "-o", str(tmp_path / "labels"), "--teacher", "emt"]
+    )
+    assert result.exit_code == 1 and "no name of an .npz file" in result.output
+
+
+def test_nothing_to_label_is_said(store, tmp_path):
+    with pytest.raises(ValueError, match="no crystal of at most 0 atoms"):
+        label_store(store, "emt", tmp_path / "labels.npz", LabelRules(max_atoms=0), progress=False)

@@ -119,9 +119,9 @@ def stats(store: Path, plot: Path | None, as_json: bool) -> None:
     metavar="NAME",
     help="chgnet, a calculator of ASE, or module:maker.",
 )
-@click.option("--frames", default=1, show_default=True, help="Frames of each crystal.")
+@click.option("--frames", type=click.IntRange(1), default=1, show_default=True, help="Frames of each crystal.")
 @click.option("--workers", default=1, show_default=True, help="Processes, each with its own teacher.")
-@click.option("--max-crystals", type=int, help="Take only so many, drawn at random.")
+@click.option("--max-crystals", type=click.IntRange(1), help="Take only so many, drawn at random.")
 @click.option("--max-atoms", default=32, show_default=True, help="Leave out larger cells.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
@@ -140,12 +140,14 @@ def label(
     from dao_ase.data.label import LabelRules, label_store
     from dao_ase.data.store import CrystalStore
 
-    rules = LabelRules(frames, max_atoms, max_crystals, seed=seed)
     try:
+        rules = LabelRules(frames, max_atoms, max_crystals, seed=seed)
         counts = label_store(CrystalStore.open(store), teacher, output, rules, workers=workers)
     except (ImportError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps(counts) if as_json else f"{counts['kept']} frames in {output}, {counts['left out']} left out")
+    if counts["left out"] and not as_json:
+        click.echo(f"left out: no label from the teacher, or a force above {rules.max_force:g} eV/Å", err=True)
 
 
 @data.command()

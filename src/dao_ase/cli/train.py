@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("configs", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Default: runs/NAME of CONFIG.")
-@click.option("--minutes", type=float, help="Stop after this time; the same command continues.")
+@click.option(
+    "--minutes", type=click.FloatRange(0, min_open=True), help="Stop after this time; the same command continues."
+)
 @click.option("--device", default=None, help="cpu or cuda. Default: cuda where there is one.")
-@click.option("--threads", type=int, help="CPU threads of torch.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of torch.")
 def train(
     configs: tuple[Path, ...], output: Path | None, minutes: float | None, device: str | None, threads: int | None
 ) -> None:

@@ -179,11 +179,17 @@ def label_store(
     parent_id, kind, energy_per_atom, forces, stress`` (eV, Å).
     """
     rules, output = rules or LabelRules(), Path(output)
+    if output.suffix != ".npz":
+        raise ValueError(f"{str(output)!r} is no name of an .npz file, and that is what is written")
+    output.parent.mkdir(parents=True, exist_ok=True)
     places = np.flatnonzero(store.num_atoms <= rules.max_atoms)
     places = np.random.default_rng(rules.seed).permutation(places)[: rules.max_crystals]
     tasks = np.repeat(places, rules.frames_per_crystal)
+    if not len(tasks):
+        raise ValueError(f"{str(store.path)!r} holds no crystal of at most {rules.max_atoms} atoms to label")
     parts = output.with_suffix(".parts")
-    _same_run(parts, rules, len(tasks))
+    told = {"teacher": teacher if isinstance(teacher, str) else None, "store": store.about.get("key")}
+    _same_run(parts, {"rules": asdict(rules), "frames": len(tasks), **told})
     missing = [first for first in range(0, len(tasks), PART) if not (parts / f"{first:08d}.npz").exists()]
     done = len(tasks) - sum(len(tasks[first : first + PART]) for first in missing)
     source = store if workers <= 1 else store.path
@@ -221,12 +227,16 @@ def _opened(store: Path) -> CrystalStore:
     return CrystalStore.open(store)
 
 
-def _same_run(parts: Path, rules: LabelRules, frames: int) -> None:
-    """Raises `ValueError` where the parts in this folder were made by other rules."""
-    wanted = json.loads(json.dumps({"rules": asdict(rules), "frames": frames}))
+def _same_run(parts: Path, run: dict[str, Any]) -> None:
+    """Raises `ValueError` where the parts in this folder were made by another run, as far as it is noted there."""
+    wanted = json.loads(json.dumps(run))
     note = parts / "rules.json"
-    if note.exists() and (found := json.loads(note.read_text())) != wanted:
-        raise ValueError(f"{str(parts)!r} holds parts of another run ({found}); remove it or name another output")
+    if note.exists() and any(parts.glob("*.npz")):
+        found = json.loads(note.read_text())
+        if other := [name for name, value in found.items() if wanted.get(name) != value]:
+            raise ValueError(
+                f"{str(parts)!r} holds parts of a run with other {', '.join(other)}; remove it or name another output"
+            )
     write_json(note, wanted)
 
 
