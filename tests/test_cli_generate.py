@@ -154,6 +154,9 @@ def test_evaluate_writes_a_report_and_resumes(tmp_path, weights, monkeypatch):
     others = {one["composition"]: len(one["others"]) for part in parts for one in part}
     assert others == {"NaCl": 4, "CsCl": 0, "FeSi": 0, "HCl": 0}  # no border parts polymorphs
     assert (tmp_path / "out" / "match.png").exists()
+    kept = log.read_text()
+    run(*arguments, "--seed", "1")
+    assert (tmp_path / "out" / "results.before.jsonl").read_text() == kept != log.read_text()
 
 
 def test_evaluate_leaves_out_what_was_trained_on(tmp_path, weights):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -23,6 +24,8 @@ from dao_ase.whole_files import write_json
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
+
+logger = logging.getLogger(__name__)
 
 FILES = {
     "mp_20": ("mp_20/test.csv", "mp20_test.csv", "mp20_test.npz", "mp20_test_a.npz"),
@@ -203,7 +206,7 @@ def references(file: Path, limit: int | None, seed: int, seen: frozenset[str] = 
 
 
 def _resume(log: Path, settings: dict[str, Any]) -> tuple[list[ReferenceResult], float]:
-    """Finished results of an earlier run with the same settings; a log of other settings, or a broken tail, is cut off."""
+    """Finished results of an earlier run with the same settings; a broken tail is cut off, a log of others put aside."""
     lines = log.read_text().splitlines() if log.exists() else []
     kept: list[str] = []
     results: list[ReferenceResult] = []
@@ -215,6 +218,9 @@ def _resume(log: Path, settings: dict[str, Any]) -> tuple[list[ReferenceResult],
             break
         if number == 0:
             if entry != settings:
+                aside = log.with_name("results.before.jsonl")
+                log.replace(aside)
+                logger.warning("%s is of other settings and now called %s", log, aside.name)
                 break
         else:
             results += [_result(one) for one in entry["results"]]
