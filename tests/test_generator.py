@@ -179,7 +179,13 @@ def test_ranking_by_stability(guided):
 
 
 @pytest.mark.parametrize(
-    ("keywords", "reason"), [({"guidance": -1.0}, "negative"), ({"rank": "beauty"}, "'energy', 'stability'")]
+    ("keywords", "reason"),
+    [
+        ({"guidance": -1.0}, "negative"),
+        ({"guidance": float("nan")}, "finite number"),
+        ({"guidance": "strong"}, "finite number"),
+        ({"rank": "beauty"}, "'energy', 'stability'"),
+    ],
 )
 def test_wrong_guidance_and_ranking(guided, keywords, reason):
     with pytest.raises(ValueError, match=reason):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,8 @@ class TrainedNetwork:
 
     def guide(self, scale: float) -> Guidance | None:
         """Guidance of this strength, with the window that validation found best; None where the strength is 0."""
+        if not isinstance(scale, int | float) or not math.isfinite(scale):
+            raise ValueError(f"guidance is {scale!r}; it must be a finite number")
         if scale == 0:
             return None
         if self._guide is None:
