@@ -183,7 +183,6 @@ def test_ranking_by_stability(guided):
     [
         ({"guidance": -1.0}, "negative"),
         ({"guidance": float("nan")}, "finite number"),
-        ({"guidance": "strong"}, "finite number"),
         ({"rank": "beauty"}, "'energy', 'stability'"),
     ],
 )
