@@ -57,7 +57,7 @@ class Composition:
                 symbol = str(getattr(element, "symbol", element))
                 if not isinstance(amount, Real):
                     raise TypeError(f"the count of {symbol} is {amount!r}; give a number")
-                amounts[symbol] = amounts.get(symbol, 0) + amount
+                amounts[symbol] = amounts.get(symbol, 0) + float(amount)
             return cls.from_counts(amounts)
         if not isinstance(formula, str):
             raise TypeError(f"a formula is a string or a mapping of elements to counts, not {type(formula).__name__}")
