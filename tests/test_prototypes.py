@@ -180,7 +180,7 @@ def test_the_installed_library_finds_what_is_well_known():
         cell = Composition.from_atomic_numbers(known.atomic_numbers)
         made = [to_structures(one.crystal)[0] for one in library.suited(cell)[:3]]
         assert any(StructureMatcher().fit(one, known) for one in made), cell.formula
-    assert from_structures(made).num_atoms.tolist() == [3, 3, 3]
+    assert set(from_structures(made).num_atoms.tolist()) == {3}
 
 
 def test_an_unlikely_type_must_be_lower_in_energy():

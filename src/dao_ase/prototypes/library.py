@@ -35,6 +35,8 @@ MOST_ORDERS = 24
 """Orders of equally frequent elements that are tried."""
 TEMPERATURE = 0.2
 """τ of the vote of the members, in units of d."""
+FURTHEST = 1.0
+"""Types that suit a composition worse than the best one by more than this are not offered: noise is right more often."""
 PENALTY = (0.0, 0.3, 0.1)
 """What is added to d for members that are stable, not stable, and of which nobody knows (`dao_ase.train.kinds`)."""
 
@@ -118,7 +120,7 @@ class PrototypeLibrary:
 
     @lru_cache(maxsize=128)  # noqa: B019 (a library lives as long as the process)
     def suited(self, cell: Composition) -> SuitedTypes:
-        """The types with as many atoms of each element as the cell."""
+        """The types with as many atoms of each element as the cell, as far as `FURTHEST`."""
         ordered = sorted(cell.counts, key=lambda pair: pair[1])
         counts = tuple(amount for _, amount in ordered)
         numbers = np.array([ATOMIC_NUMBERS[symbol] for symbol, _ in ordered])
@@ -140,6 +142,7 @@ class PrototypeLibrary:
         np.add.at(votes, type_of, np.exp((distance.min() - distance[by_distance]) / TEMPERATURE))
         suits = -TEMPERATURE * np.log(np.maximum(votes, 1e-300))
         best_first = np.argsort(suits, kind="stable")
+        best_first = best_first[suits[best_first] <= suits.min() + FURTHEST]
         chosen = by_distance[nearest[best_first]]
         suits = suits[best_first]
         return SuitedTypes(self, cell, members[chosen], placings[placing[chosen]], suits - suits[0])
