@@ -16,7 +16,7 @@ from record import arguments, record
 
 from dao_ase.generator import DAOGenerator
 from dao_ase.properties.predictor import DAOPredictor, PropertyPrediction
-from dao_ase.rank import by_energy, relax_structures
+from dao_ase.rank import by_likelihood, relax_structures
 
 DATA = Path(os.environ.get("DAO_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 MEASURED = {"CsV3Sb5": 2.30, "Zr16Rh8O4": 3.73, "Zr16Pd8O4": 2.73}
@@ -55,7 +55,7 @@ if __name__ == "__main__":
                 max_atoms=max(len(known), generator.max_atoms),
                 rank=False,
             )
-            best = by_energy(relax_structures(drawn, fmax=0.02, steps=200))[0]
+            best = by_likelihood(relax_structures(drawn, fmax=0.02, steps=200))[0]
             figures["superconductors"][formula]["generated"] = figures_of(predictor.predict([best])[0], formula)
     missing = sorted(set(ITS_NAME) - set(figures["superconductors"]))
     assert not missing, f"no known structure of {missing} in {DATA}"
