@@ -177,9 +177,9 @@ class CellSampler:
             for rank in ranks[index]
             if rank < len(types)
         ]
-        owners, attempts, types = zip(*adapted, strict=True) if adapted else ((), (), ())
-        drawn = network.draw([cells[i] for i in owners], attempts, guidance, [one.crystal for one in types])
-        for index, prototype, structure in zip(owners, types, drawn, strict=True):
+        owners, attempts, prototypes = zip(*adapted, strict=True) if adapted else ((), (), ())
+        drawn = network.draw([cells[i] for i in owners], attempts, guidance, [one.crystal for one in prototypes])
+        for index, prototype, structure in zip(owners, prototypes, drawn, strict=True):
             structure.properties.update(prototype=prototype.like, handicap=WORTH * prototype.distance)
             groups[index].append(structure)
         open_ones = [index for index, group in enumerate(groups) if count == 1 or not group]

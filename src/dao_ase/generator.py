@@ -81,6 +81,7 @@ class DAOGenerator(CellSampler, MSONable):
         from dao_ase.calculator import usable_device
 
         weights, stability = (None if file is None else str(file) for file in (weights, stability))
+        prototypes = prototypes if isinstance(prototypes, bool) else str(prototypes)
         device = usable_device(device)
         for name, count in (("tries", tries), ("steps", steps)):
             if count is not None:
