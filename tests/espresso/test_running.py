@@ -73,11 +73,22 @@ def test_out_of_time_is_continued_and_times_add_up(calculation, program, tmp_pat
     assert ended.output.scf_iterations == 5 + 23
 
 
+def test_state_that_is_gone_means_another_beginning(calculation, program, tmp_path):
+    program(printing("stopped", 255))
+    stopped = run(calculation("vc-relax"), tmp_path / "runs", Machine())
+    (stopped.folder / "state").rmdir()
+    program(printing("vc_relax", 0))
+    ended = run(calculation("vc-relax"), tmp_path / "runs", Machine())
+    assert "'from_scratch'" in (ended.folder / "espresso.pwi").read_text()
+    assert (ended.attempts, len(ended.output.steps), ended.processor_seconds) == (1, 5, 18.97)
+
+
 def test_program_that_hangs_is_killed(calculation, program, tmp_path, monkeypatch):
     monkeypatch.setattr(running, "GRACE", 0.2)
     program("sleep 60")
     found = run(calculation(), tmp_path / "runs", Machine(timeout=0.3))
     assert found.problem.kind == "out of time" and "give it more with --timeout" in str(found.problem)
+    assert found.processor_seconds < 0.3 < found.wall_seconds, "sleeping costs no processor time"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +110,9 @@ def test_crash_before_the_first_word(calculation, program, tmp_path):
     found = run(calculation(), tmp_path / "runs", Machine())
     assert found.problem.kind == "failed" and "not enough slots" in str(found.problem)
     program(printing("scf", 0))
-    assert run(calculation(), tmp_path / "runs", Machine()).complete, "a crash is tried again"
+    again = run(calculation(), tmp_path / "runs", Machine())
+    assert again.complete, "a crash is tried again"
+    assert (again.attempts, again.processor_seconds) == (1, 1.08), "and its time is not pw.x's fault"
 
 
 def test_output_that_is_garbage(calculation, program, tmp_path):

@@ -58,7 +58,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a calculation; all attempts together took ``processor_seconds`` (all ranks) and ``wall_seconds``."""
+    """What came of a calculation; ``attempts`` that continue each other took ``processor_seconds`` (all ranks) and
+    ``wall_seconds`` together. One that could not be continued, because pw.x crashed or was killed, counts for nothing.
+    """
 
     output: output.Output
     processor_seconds: float
@@ -121,12 +123,15 @@ def _record(place: Path) -> dict[str, Any]:
 def _attempt(calculation: Calculation, place: Path, machine: Machine, record: dict[str, Any]) -> dict[str, Any]:
     """Runs pw.x once more, and adds to the record how long and how it ended."""
     number = len(record["attempts"]) + 1
-    restart = bool(record["attempts"]) and record["attempts"][-1]["restart"] and (place / "state").is_dir()
+    before = record["attempts"]
+    restart = bool(before) and before[-1]["restart"] and (place / "state").is_dir()
+    if before and not restart:
+        before = [*before[:-1], before[-1] | {"restart": False}]
     write_input(calculation, place, machine.timeout, restart)
     printed = place / f"{number:02d}_{PRINTED}"
-    started = time.perf_counter()
+    started, spent = time.perf_counter(), _processor_seconds()
     code, killed = _execute(machine, place, printed)
-    wall = time.perf_counter() - started
+    wall, spent = time.perf_counter() - started, _processor_seconds() - spent
     found = _parse(printed)
     log.info("%s: attempt %d, %.1f s", place.name, number, wall)
     # one that ended by itself would end the same way again, converged or not; one that crashed may have been unlucky
@@ -137,9 +142,19 @@ def _attempt(calculation: Calculation, place: Path, machine: Machine, record: di
         "printed": printed.name, "code": code, "killed": killed,
         "restart": found.out_of_time and found.done,
         "wall_seconds": found.wall_seconds or round(wall, 2),
-        "processor_seconds": None if found.processor_seconds is None else found.processor_seconds * found.ranks,
+        "processor_seconds": round(spent, 2)
+        if found.processor_seconds is None  # it was killed before it could print its own
+        else found.processor_seconds * found.ranks,
     }  # fmt: skip
-    return {"finished": finished, "attempts": [*record["attempts"], attempt], "content": calculation.name}
+    return {"finished": finished, "attempts": [*before, attempt], "content": calculation.name}
+
+
+def _processor_seconds() -> float:
+    """Processor time of all programs that this process has started and seen the end of."""
+    import resource  # not on Windows
+
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _execute(machine: Machine, place: Path, printed: Path) -> tuple[int, bool]:
@@ -196,8 +211,10 @@ def _parse(printed: Path) -> output.Output:
 
 
 def _result(calculation: Calculation, place: Path, record: dict[str, Any]) -> Result:
-    """All attempts together: the steps of each, in order, and the sum of their times."""
+    """The last attempt and those that it continues: the steps of each, in order, and the sum of their times."""
     attempts = record["attempts"]
+    begun = max((index for index, one in enumerate(attempts[:-1], 1) if not one["restart"]), default=0)
+    attempts = attempts[begun:]
     parts = [_parse(place / attempt["printed"]) for attempt in attempts]
     steps = [step for part in parts for step in part.steps]
     last = parts[-1]
@@ -205,7 +222,7 @@ def _result(calculation: Calculation, place: Path, record: dict[str, Any]) -> Re
         **{**vars(last), "steps": steps, "scf_iterations": sum(part.scf_iterations for part in parts)}
     )
     problem = _problem(calculation, place, attempts[-1], last)
-    processor = sum(attempt["processor_seconds"] or attempt["wall_seconds"] for attempt in attempts)
+    processor = sum(attempt["processor_seconds"] for attempt in attempts)
     wall = sum(attempt["wall_seconds"] for attempt in attempts)
     return Result(whole, round(processor, 2), round(wall, 2), len(attempts), place, problem)
 
