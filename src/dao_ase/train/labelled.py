@@ -40,7 +40,7 @@ class LabelledBatch:
 class LabelledCrystals:
     """Frames with labels, concatenated along the atoms; energy of the cell (eV), forces (eV/Å), stress (eV/Å³).
 
-    An energy that is not a number is not known, or stands on another scale: it is not trained on.
+    An energy or a stress that is not a number is not known, or stands on another scale: it is not trained on.
     """
 
     num_atoms: NDArray[np.int64]
@@ -97,14 +97,19 @@ class LabelledCrystals:
 
     def counts(self) -> NDArray[np.float64]:
         """How many atoms of each element (column: atomic number) each frame holds."""
-        table = np.zeros((len(self), 119))
-        np.add.at(table, (np.repeat(np.arange(len(self)), self.num_atoms), self.atomic_numbers), 1)
-        return table
+        return element_counts(self.atomic_numbers, self.num_atoms)
 
     def formulas(self) -> list[tuple[tuple[int, int], ...]]:
         """The reduced formula of each frame, as `dao_ase.composition.reduced_key` writes it."""
         starts = self.starts
         return [reduced_key(self.atomic_numbers[starts[i] : starts[i + 1]]) for i in range(len(self))]
+
+
+def element_counts(atomic_numbers: NDArray[np.int64], num_atoms: NDArray[np.integer]) -> NDArray[np.float64]:
+    """How many atoms of each element (column: atomic number) each crystal (row) holds."""
+    table = np.zeros((len(num_atoms), 119))
+    np.add.at(table, (np.repeat(np.arange(len(num_atoms)), num_atoms), atomic_numbers), 1)
+    return table
 
 
 def fit_references(

@@ -14,9 +14,9 @@ class PotentialObjective:
 
         L = w_E ⟨|ΔE|/N⟩ + w_F ⟨‖ΔF‖ / (1 + F̄/f)⟩ + w_σ ⟨‖Δσ‖⟩
 
-    The weights are 1/eV, Å/eV and Å³/eV. Means over crystals with a known energy, atoms, and crystals. F̄ is the mean force
-    of the crystal: an error of 0.1 eV/Å matters in a crystal at rest, where relaxations end, more than in one that is
-    torn apart; ``force_scale`` f (eV/Å) says from where on.
+    The weights are 1/eV, Å/eV and Å³/eV. Means over crystals with a known energy, over atoms, and over crystals with a known
+    stress. F̄ is the mean force of the crystal: an error of 0.1 eV/Å matters in a crystal at rest, where relaxations end,
+    more than in one that is torn apart; ``force_scale`` f (eV/Å) says from where on.
     """
 
     def __init__(
@@ -41,17 +41,21 @@ class PotentialObjective:
             differentiable=True,
         )
         known = torch.isfinite(batch.energy)
-        energy = ((predicted.energy - batch.energy) / batch.num_atoms)[known].abs().sum().float() / known.sum().clamp(
-            min=1
-        )
+        energy = _mean(((predicted.energy - batch.energy) / batch.num_atoms)[known].abs()).float()
         difference, strain = predicted.forces - batch.forces, (predicted.stress - batch.stress).flatten(1)
+        strain = strain[torch.isfinite(batch.stress).flatten(1).all(1)]
         strength = _mean_over_crystals(_length(batch.forces), batch.crystal_index, len(batch))
         importance = 1 / (1 + strength / self.force_scale)
         total = self.energy_weight * energy
         total = total + self.force_weight * (_length(difference) * importance[batch.crystal_index]).mean()
-        total = total + self.stress_weight * _length(strain).mean()
-        errors = {"energy": energy, "forces": difference.abs().mean(), "stress": strain.abs().mean()}
+        total = total + self.stress_weight * _mean(_length(strain))
+        errors = {"energy": energy, "forces": difference.abs().mean(), "stress": _mean(strain.abs())}
         return {"loss": total} | {name: value.detach() for name, value in errors.items()}
+
+
+def _mean(values: Tensor) -> Tensor:
+    """The mean, and zero of no values."""
+    return values.sum() / max(values.numel(), 1)
 
 
 def _mean_over_crystals(values: Tensor, crystal_index: Tensor, crystals: int) -> Tensor:

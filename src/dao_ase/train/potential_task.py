@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dao_ase import checkpoint
 from dao_ase.composition import Composition, reduced_key
 from dao_ase.potential import Potential, PotentialConfig
+from dao_ase.train.at_rest import crystals_at_rest
 from dao_ase.train.config import TrainConfig
 from dao_ase.train.labelled import LabelledBatches, LabelledCrystals, NeighborCache, fit_references
 from dao_ase.train.loop import Trainer
@@ -40,7 +41,10 @@ class PotentialData:
 
 
 def load_potential_data(
-    folder: str | Path, dft_repeats: int = 3, more_labels: Sequence[str | Path] = ()
+    folder: str | Path,
+    dft_repeats: int = 3,
+    more_labels: Sequence[str | Path] = (),
+    at_rest: str | Path | None = None,
 ) -> PotentialData:
     """The labels of the reference potential and the DFT frames in ``folder``, split by reduced formula.
 
@@ -48,7 +52,8 @@ def load_potential_data(
     on by labels either. Of the DFT frames only forces and stresses are trained on: their energies lack the corrections of
     the Materials Project, which depend on the chemistry, so that no shift of the elements brings the two scales together
     (the best one leaves 0.08 eV/atom). ``more_labels`` are files that ``dao-ase data label`` wrote: trained on by the same
-    rules, and not validated on, so that runs with and without them can be compared.
+    rules, and not validated on, so that runs with and without them can be compared; so are the crystals of the store
+    ``at_rest`` with formation energies of DFT (at_rest.py).
     """
     folder = Path(folder)
     labels, dft = (
@@ -60,6 +65,8 @@ def load_potential_data(
     first_file = np.arange(len(labels))
     for path in more_labels:
         labels = labels.join(LabelledCrystals.load(path))
+    if at_rest:
+        labels = labels.join(crystals_at_rest(at_rest, [folder / "pes_chgnet_0.npz", *more_labels]))
     never = {reduced_key(Composition.parse(formula).atomic_numbers) for formula in HELD_OUT_FORMULAS}
     test_formulas = {key for name in TEST_FILES for key in _formulas(folder / name)}
     test_ids = _test_ids(folder)
@@ -116,10 +123,11 @@ def build_potential_trainer(config: TrainConfig, folder: str | Path, device: str
     """The trainer of DAO-P on the frames in the folder ``config.data``; neighbours are found once and kept in ``folder``.
 
     ``config.model`` holds sizes of the potential, ``config.objective`` the weights of the loss, ``config.batches`` may hold
-    ``slots``, ``dft_repeats`` and ``more_labels``; ``config.initial`` are weights to start from.
+    ``slots``, ``dft_repeats``, ``more_labels`` and ``at_rest``; ``config.initial`` are weights to start from.
     """
     batches = dict(config.batches)
-    data = load_potential_data(config.data, batches.pop("dft_repeats", 3), batches.pop("more_labels", ()))
+    sources = {name: batches.pop(name) for name in ("dft_repeats", "more_labels", "at_rest") if name in batches}
+    data = load_potential_data(config.data, **sources)
     model = Potential(PotentialConfig(**{name: value for name, value in config.model.items() if name != "preset"}))
     counts = data.train.counts()[:, : len(model.reference)]
     model.reference.copy_(torch.from_numpy(fit_references(counts, data.train.energy)))

@@ -1,0 +1,69 @@
+"""Crystals at rest as labels of a potential: formation energies of DFT, and no force on any atom.
+
+A published crystal has been relaxed, so that what a potential should say of it is known without a teacher. Its energy
+E = N E_f + Σ μ_z is put on the scale of the teacher's labels by the energies μ of the elements, fitted by least squares to
+labelled frames that are such crystals as they are. The stress is not known: cells of later releases come from another
+functional.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dao_ase.data.store import CrystalStore
+from dao_ase.train.labelled import LabelledCrystals, element_counts, fit_references
+
+logger = logging.getLogger(__name__)
+
+FORMATION_ENERGY = "formation_energy_per_atom"
+FEWEST = 3
+"""An element with fewer frames than this in the fit has no energy μ; crystals with it are left out."""
+
+
+def crystals_at_rest(store: str | Path, labels: Sequence[str | Path], max_atoms: int = 24) -> LabelledCrystals:
+    """The crystals of a store whose formation energy is known, as frames without forces and without a known stress.
+
+    ``labels`` are label files with frames of these crystals, by ``parent_id``; those of ``kind`` 0 are undistorted.
+    """
+    crystals = CrystalStore.open(store)
+    formation = crystals.labels[FORMATION_ENERGY]
+    references = _element_energies(dict(zip(crystals.ids.tolist(), formation.tolist(), strict=True)), labels)
+    chosen = np.flatnonzero(np.isfinite(formation) & (crystals.num_atoms <= max_atoms))
+    if not len(chosen):
+        raise ValueError(f"no crystal of {str(store)!r} has at most {max_atoms} atoms and a known formation energy")
+    batch = crystals.batch(chosen)
+    numbers, sizes = batch.atomic_numbers.numpy(), batch.num_atoms.numpy()
+    frames = LabelledCrystals(
+        num_atoms=sizes,
+        atomic_numbers=numbers,
+        frac_coords=batch.frac_coords.double().numpy(),
+        lattice=batch.lattice.double().numpy(),
+        energy=formation[chosen] * sizes + element_counts(numbers, sizes) @ np.nan_to_num(references),
+        forces=np.zeros((len(numbers), 3), np.float32),
+        stress=np.full((len(chosen), 3, 3), np.nan, np.float32),
+    )
+    fitted = np.isfinite(references[numbers])
+    return frames.select(np.flatnonzero(np.minimum.reduceat(fitted, frames.starts[:-1])))
+
+
+def _element_energies(formation: dict[str, float], labels: Sequence[str | Path]) -> NDArray[np.float64]:
+    """μ of each element (eV), by its atomic number; NaN where too few frames know it."""
+    counts, differences = [], []
+    for path in labels:
+        with np.load(path, allow_pickle=False) as file:
+            known = np.array([formation.get(name, np.nan) for name in file["parent_id"].tolist()])
+            kept = (file["kind"] == 0) & np.isfinite(known)
+            counts.append(element_counts(file["numbers"].astype(np.int64), file["n_atoms"])[kept])
+            differences.append((file["energy_per_atom"] - known)[kept])
+    table, difference = np.concatenate(counts), np.concatenate(differences)
+    if not len(table):
+        raise ValueError(f"no undistorted frame of {[str(path) for path in labels]} has a known formation energy")
+    references = fit_references(table, difference * table.sum(1))
+    left = difference - table @ references / table.sum(1)
+    logger.info("energies of the elements from %d frames, %.1f meV/atom left", len(table), 1e3 * np.abs(left).mean())
+    return np.where((table > 0).sum(0) >= FEWEST, references, np.nan)

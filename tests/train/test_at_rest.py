@@ -1,0 +1,82 @@
+"""Published crystals as labels: their energies on the teacher's scale, no force, and a stress that is not trained on."""
+
+import numpy as np
+import pytest
+import torch
+from pymatgen.core import Lattice, Structure
+
+from dao_ase.data.build import BuildRules, build
+from dao_ase.data.sources import open_source
+from dao_ase.train.at_rest import crystals_at_rest
+from dao_ase.train.labelled import LabelledBatches, NeighborCache
+from dao_ase.train.potential_objective import PotentialObjective
+from data.crystals import rock_salt, write_npz
+from named import random_potential
+
+SALTS = {
+    f"{first}{second}": rock_salt(first, second, 5.2 + 0.1 * k)
+    for k, (first, second) in enumerate((a, b) for a in ("Li", "Na", "K") for b in ("F", "Cl", "Br"))
+}
+LONELY = {"CsI": Structure(Lattice.cubic(4.5), ["Cs", "I"], [[0, 0, 0], [0.5, 0.5, 0.5]])}
+ELEMENT = {"Li": -1.9, "Na": -1.3, "K": -1.1, "F": -1.8, "Cl": -1.6, "Br": -1.2}
+"""Energies (eV) of the elements on the scale of the labels."""
+
+
+def formation(name: str) -> float:
+    return -1.0 - 0.01 * len(name)
+
+
+@pytest.fixture
+def store(tmp_path):
+    crystals = SALTS | LONELY
+    path = write_npz(tmp_path / "salts.npz", crystals, formation_energy_per_atom=[formation(name) for name in crystals])
+    rules = BuildRules(min_atoms=1, max_atoms=1000, max_e_hull=None, deduplicate=False)
+    return build([open_source(path)], tmp_path / "store", rules).path
+
+
+@pytest.fixture
+def labels(tmp_path):
+    """Undistorted frames of the salts, and one that was distorted."""
+    frames = [*SALTS.values(), SALTS["LiF"]]
+    energy = [formation(name) + np.mean([ELEMENT[site.specie.symbol] for site in one]) for name, one in SALTS.items()]
+    np.savez(
+        tmp_path / "labels.npz",
+        n_atoms=[len(one) for one in frames],
+        numbers=np.concatenate([one.atomic_numbers for one in frames]),
+        parent_id=[*SALTS, "LiF"],
+        kind=[0] * len(SALTS) + [2],
+        energy_per_atom=[*energy, 5.0],
+    )
+    return tmp_path / "labels.npz"
+
+
+def test_energies_are_those_of_the_labels(store, labels):
+    frames = crystals_at_rest(store, [labels])
+    assert len(frames) == len(SALTS)  # nothing is known of caesium and iodine
+    with np.load(labels) as file:
+        expected = dict(zip(map(tuple, frames.formulas()), frames.energy / frames.num_atoms, strict=True))
+        assert len(expected) == len(SALTS)
+        assert np.allclose(sorted(expected.values()), sorted(file["energy_per_atom"][:-1]), atol=1e-2)
+    assert (frames.forces == 0).all() and np.isnan(frames.stress).all()
+
+
+def test_a_stress_that_is_not_known_is_not_trained_on(store, labels):
+    model = random_potential().float().requires_grad_()
+    frames = crystals_at_rest(store, [labels])
+    batch = LabelledBatches(frames, NeighborCache(frames, model)).in_order()[0]
+    losses = PotentialObjective().loss(model, batch, torch.Generator())
+    losses["loss"].backward()
+    assert losses["stress"] == 0 and torch.isfinite(losses["loss"])
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_labels_of_other_crystals_are_refused(store, labels, tmp_path):
+    with np.load(labels) as file:
+        np.savez(tmp_path / "others.npz", **{**file, "parent_id": [f"x{k}" for k in range(len(file["kind"]))]})
+    with pytest.raises(ValueError, match="known formation energy"):
+        crystals_at_rest(store, [tmp_path / "others.npz"])
+
+
+def test_no_crystal_is_an_error(store, labels):
+    with pytest.raises(ValueError, match="at most 1 atoms"):
+        crystals_at_rest(store, [labels], max_atoms=1)
