@@ -153,8 +153,88 @@ def test_search_reports_both_ways(folder):
     energies = [one["energy_per_atom"] for one in row["DAO"]["candidates"]]
     assert energies == sorted(energies)
     assert len(row["refined"]) == 1 and row["random"] and row["pw.x on the known structure"]["rmse"] < 0.05
-    assert set(row["best"]) == {"DAO, then pw.x", "pw.x alone"}
-    assert "Search: Si2" in (folder / "report" / "report.html").read_text()
+    assert set(row["best"]) == {"DAO, then pw.x", "pw.x alone", "pw.x on the known structure"}
+    found = row["best"]["DAO, then pw.x"]
+    assert found["matched"] == found["converged"] == found["calculations"] == 1
+    assert found["processor"] == pytest.approx(18.97 + row["DAO"]["times"]["processor"])
+    page = (folder / "report" / "report.html").read_text()
+    assert "Search: Si2" in page and "the way down" in page and "convergence of pw.x, rank 1" in page
+
+
+@pytest.fixture
+def looking(folder):
+    """What a search for silicon reports; ``pw.x`` is the shell script given, or the one of ``folder``."""
+
+    def look(script=None, **more):
+        if script is not None:
+            (folder / "bin" / "pw.x").write_text(f"#!/bin/sh\n{script}\n")
+        chosen = {"number": 3, "refine": 2, "budget": 30.0} | more.pop("search", {})
+        changed = settings(folder, "search", search=SearchSettings(**chosen), **more)
+        return compare_all([Crystal("Si2", bulk("Si"))], changed)
+
+    return look
+
+
+def test_search_refines_only_structures_that_differ(looking):
+    row = looking(search={"number": 6, "refine": 6, "budget": 0.0})["rows"][0]
+    ranks = [one["rank"] for one in row["refined"]]
+    assert ranks == sorted(set(ranks)) and ranks[0] == 1 and len(ranks) < 6, "two atoms have not six crystals"
+
+
+def test_search_keeps_what_was_proposed_and_repeats_nothing(looking, monkeypatch):
+    first = looking()["rows"][0]
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # no pw.x any more
+    again = looking(walltime=0.0)["rows"][0]
+    assert again["DAO"] == first["DAO"] and again["refined"] == first["refined"] and again["random"] == first["random"]
+
+
+def test_relaxing_the_atoms_alone_keeps_the_cell(looking):
+    row = looking(f"cat {PRINTED}/unrelaxed.pwo; exit 3", search={"task": "relax", "budget": 0.0})["rows"][0]
+    assert row["refined by"] == "relax" and not row["refined"][0]["converged"] and row["random"] == []
+    assert "not relaxed after" in row["problems"][0]
+
+
+def test_random_cell_that_does_not_converge_costs_its_time(looking):
+    row = looking(f"cat {PRINTED}/unconverged.pwo; exit 2", search={"budget": 5.0})["rows"][0]
+    wall = row["random"][0]["times"]["wall"]
+    assert len(row["random"]) == pytest.approx(5 / wall, abs=1.1) and row["best"]["pw.x alone"]["energy"] is None
+    assert all(one["kind"] == "not converged" for one in row["random"])
+
+
+def test_random_search_ends_when_all_fails(looking):
+    report = looking(f"cat {PRINTED}/failed.pwo; exit 1")
+    assert len(report["rows"][0]["random"]) == 3
+    assert any("pw.x alone used" in one and "of its 30 s" in one for one in report["problems"])
+    assert any("smearing nonsense unknown" in one for one in report["problems"])
+
+
+def test_random_cell_that_was_cut_off_gets_no_second_budget(looking):
+    script = f"echo x >> ../../../calls; cat {PRINTED}/stopped.pwo; mkdir -p state; exit 255"
+    row = looking(script, search={"refine": 1, "budget": 2.0})["rows"][0]
+    assert [one["times"]["wall"] for one in row["random"]] == [pytest.approx(2.0, abs=0.5)]
+    again = looking(script, search={"refine": 1, "budget": 2.0})["rows"][0]
+    assert again["random"] == row["random"], "the candidate goes on, the random cell does not"
+    assert again["refined"][0]["notes"]["attempts"] == 2
+
+
+def test_search_without_the_program_keeps_the_candidates(looking, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    report = looking()
+    assert len(report["rows"][0]["DAO"]["candidates"]) == 3 and len(report["problems"]) == 1
+    assert "pw.x is not on the PATH; install it" in report["problems"][0]
+
+
+def test_search_that_can_not_begin_leaves_the_others(folder):
+    crystals = [Crystal("Si2", bulk("Si")), Crystal("Po2", bulk("Po", "sc", a=3.3))]
+    report = compare_all(crystals, settings(folder, "search", search=SearchSettings(number=1, budget=0.0)))
+    assert "best" in report["rows"][0] and "Po" in report["problems"][-1]
+    assert "Search: Po2" in (folder / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("change", [{"number": 0}, {"refine": 0}, {"seed": -1}, {"budget": -1.0}])
+def test_wrong_settings_of_a_search(change):
+    with pytest.raises(ValueError, match="must"):
+        SearchSettings(**change)
 
 
 def test_plot_has_a_line_for_each_series():

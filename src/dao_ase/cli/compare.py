@@ -32,23 +32,38 @@ NUMBER = re.compile(r"[+-]?\d[\d.]*([de][+-]?\d+)?", re.IGNORECASE)
 @click.option(
     "--with", "peers", multiple=True, help="Another potential: chgnet, matgl, or module:Class of an ASE calculator."
 )
+@click.option("-n", "number", type=click.IntRange(1), default=20, show_default=True,
+              help="Structures that DAO-G draws for a formula.")  # fmt: skip
+@click.option("--refine", type=click.IntRange(1), default=3, show_default=True,
+              help="search: so many of the best that differ go to pw.x.")  # fmt: skip
+@click.option("--refine-task", type=click.Choice(["relax", "vc-relax"]), default="vc-relax", show_default=True,
+              help="search: what pw.x does to them. Random cells are always relaxed with their cell.")  # fmt: skip
 @click.option(
-    "-n", "number", type=int, default=20, show_default=True, help="Structures that DAO-G draws for a formula."
+    "--budget", type=click.FloatRange(0), help="search: seconds for pw.x alone. Default: what the other way took."
 )
-@click.option("--refine", type=int, default=3, show_default=True, help="search: so many of the best go to pw.x.")
-@click.option("--budget", type=float, help="search: seconds for pw.x alone. Default: what the other way took.")
 @click.option("--known", type=click.Path(exists=True, dir_okay=False), help="search: the structure to be found.")
-@click.option("--max-atoms", type=int, help="Largest cell for DAO-G. Default: the largest that it was trained on.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--cores", type=int, default=1, show_default=True, help="For everyone; pw.x uses MPI when more than one.")
+@click.option(
+    "--max-atoms", type=click.IntRange(1), help="Largest cell for DAO-G. Default: the largest that it was trained on."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--cores", type=click.IntRange(1), default=1, show_default=True,
+              help="For everyone; pw.x uses MPI when more than one.")  # fmt: skip
 @click.option("--command", help="How pw.x is called, for example 'srun pw.x -nk 4'.")
-@click.option("--timeout", type=float, default=3600.0, show_default=True, help="Seconds for a calculation of pw.x.")
-@click.option("--walltime", type=float, help="Seconds after which pw.x begins nothing more.")
-@click.option("--kspacing", type=float, help="k-points of pw.x, 1/Å with the factor 2π. Default: the preset's.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=3600.0, show_default=True,
+              help="Seconds for a calculation of pw.x.")  # fmt: skip
+@click.option("--walltime", type=click.FloatRange(0), help="Seconds after which pw.x begins nothing more.")
+@click.option("--kspacing", type=click.FloatRange(0, min_open=True),
+              help="k-points of pw.x, 1/Å with the factor 2π. Default: the preset's.")  # fmt: skip
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A keyword of pw.x, instead of the preset's."
 )
-@click.option("--fmax", type=float, default=0.01, show_default=True, help="DAO-P and peers relax below this (eV/Å).")
+@click.option(
+    "--fmax",
+    type=click.FloatRange(0, min_open=True),
+    default=0.01,
+    show_default=True,
+    help="DAO-P and peers relax below this (eV/Å).",
+)
 @click.option("--calculations", type=click.Path(file_okay=False, path_type=Path),
               help="Folder of pw.x's calculations, so that reports share them. Default: inside the report's.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("comparison"),
@@ -87,8 +102,9 @@ def _settings(output: Path, options: Mapping[str, Any]) -> Settings:
     from dao_ase.espresso.running import Machine
 
     search = SearchSettings(
-        options["number"], options["refine"], options["budget"], options["seed"], options["max_atoms"]
-    )
+        options["number"], options["refine"], options["budget"], options["seed"], options["max_atoms"],
+        options["refine_task"],
+    )  # fmt: skip
     return Settings(
         options["task"], output, options["preset"], options["pseudo_dirs"], options["peers"],
         Machine(options["cores"], options["timeout"], options["command"]), _keywords(options["assignments"]),
@@ -122,6 +138,8 @@ def _crystals(
     from dao_ase.convert import structure_from_atoms
 
     files = [Path(one) for one in inputs if Path(one).suffix or Path(one).exists()]
+    if known is not None and options["task"] != "search":
+        raise ValueError(f"--known is for --task search, not for {options['task']}")
     found, problems = read_structures(files)
     taken, _, no_crystals = as_crystals(found)
     formulas, impossible = _possible([one for one in inputs if Path(one) not in files], options["max_atoms"])
@@ -139,7 +157,7 @@ def _crystals(
         for formula in formulas:
             crystals.append(Crystal(formula, _nothing()))
             if known is not None:
-                structures[formula] = _read(known)
+                structures[formula] = _known(known, formula)
         return crystals, structures, problems
     short = [Path(one.name).name for one in taken]  # and more of the path where that would name two crystals
     names = [name if short.count(name) == 1 else one.name for name, one in zip(short, taken, strict=True)]
@@ -183,14 +201,21 @@ def _nothing() -> Any:
     return Atoms()
 
 
-def _read(file: str) -> Structure:
-    from dao_ase.cli.inputs import read_structures
+def _known(file: str, formula: str) -> Structure:
+    """The structure that a search for a formula is to find; it has to be of the same composition."""
+    from dao_ase.cli.inputs import as_crystals, read_structures
+    from dao_ase.composition import Composition
     from dao_ase.convert import structure_from_atoms
 
     found, problems = read_structures([Path(file)])
-    if problems:
-        raise ValueError(problems[0])
-    return structure_from_atoms(found[0].atoms)
+    taken, _, no_crystals = as_crystals(found)
+    if problems + no_crystals:
+        raise ValueError((problems + no_crystals)[0])
+    structure = structure_from_atoms(taken[0].atoms)
+    content = Composition.from_atomic_numbers(structure.atomic_numbers).reduced_formula
+    if content != Composition.parse(formula).reduced_formula:
+        raise ValueError(f"--known {file} is {content}, not {formula}; give the structure of what is searched for")
+    return structure
 
 
 def _text(report: Mapping[str, Any]) -> str:
@@ -205,7 +230,10 @@ def _text(report: Mapping[str, Any]) -> str:
                 lines.append(f"{row['name']}  {name:8}{said}{_differences(found.get('against pw.x', {}))}")
         for way, best in row.get("best", {}).items():
             energy, rmse = (("-" if value is None else f"{value:.4g}") for value in (best["energy"], best["rmse"]))
-            lines.append(f"{row['name']}  {way}: {energy} meV/atom above the best, RMSE {rmse}")
+            lines.append(
+                f"{row['name']}  {way}: {energy} meV/atom above the best, RMSE {rmse}, {best['wall']:.0f} s "
+                f"({best['processor']:.0f} s of processor time)"
+            )
     return "\n".join(lines)
 
 

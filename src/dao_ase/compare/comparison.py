@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dao_ase.compare.methods import DaoPotential, Espresso, Method, peer
+from dao_ase.compare.methods import DaoPotential, Espresso, Method, peer, potential_digest
 from dao_ase.compare.report import write_page
 from dao_ase.compare.search import SearchSettings, search
 from dao_ase.compare.tasks import TASKS, Crystal, Row, compare, polymorphs
@@ -74,12 +74,20 @@ def compare_all(
     report = _report(rows, settings, pw, left_out)
     for crystal in crystals:
         if settings.task == "search":
-            rows.append(search(crystal.name, (known or {}).get(crystal.name), pw, settings.search))
+            rows.append(_searched(crystal.name, (known or {}).get(crystal.name), pw, settings.search))
         else:
             rows.append(compare(crystal, settings.task, methods))
         report = _report(rows, settings, pw, left_out)
         write(report, settings.folder)
     return report
+
+
+def _searched(formula: str, known: Structure | None, pw: Espresso, settings: SearchSettings) -> Row:
+    """A search, or why there is none."""
+    try:
+        return search(formula, known, pw, settings)
+    except (ValueError, RuntimeError) as error:
+        return {"name": formula, "formula": formula, "task": "search", "problems": [f"{formula}: {error}"]}
 
 
 def write(report: Mapping[str, Any], folder: Path) -> None:
@@ -148,7 +156,7 @@ def _problems(rows: Sequence[Row]) -> list[str]:
 
 
 def _versions(settings: Settings, pw: Espresso) -> dict[str, str]:
-    found = {"pw.x": ", ".join(sorted(pw.versions)) or "not run"}
+    found = {"pw.x": ", ".join(sorted(pw.versions)) or "not run", "DAO-P's weights": f"sha256 {potential_digest()}…"}
     for package in ("dao-ase", "torch", "ase", "pymatgen", *settings.peers):
         try:
             found[package] = metadata.version(package)

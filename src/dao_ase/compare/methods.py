@@ -5,6 +5,7 @@ Times are wall and processor seconds; pw.x's are its own clocks, all ranks toget
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 import time
@@ -121,6 +122,13 @@ class DaoPotential:
         )  # fmt: skip
 
 
+def potential_digest() -> str:
+    """Twelve hexadecimal digits that tell the installed weights of DAO-P from others."""
+    from dao_ase.checkpoint import default_weights
+
+    return hashlib.sha256(default_weights("dao_p").read_bytes()).hexdigest()[:12]
+
+
 class AsePotential:
     """Any ASE calculator, called as ASE's users call it."""
 
@@ -189,11 +197,14 @@ class Espresso:
         step = result.output.final
         if step.forces is None or step.stress is None:
             raise EspressoError("unreadable", f"{result.folder}: pw.x printed no forces or no stress")
-        return Evaluation(step.energy, step.forces, step.stress, _times(result), self._notes(result))
+        return Evaluation(step.energy, step.forces, step.stress, times_taken(result), self._notes(result))
 
     def relax(self, atoms: Atoms, cell: bool) -> Relaxed:
         """pw.x's own BFGS; what was reached is returned also when it did not converge."""
-        result = self.run(atoms, "vc-relax" if cell else "relax")
+        return self.relaxed(self.run(atoms, "vc-relax" if cell else "relax"), cell)
+
+    def relaxed(self, result: Result, cell: bool) -> Relaxed:
+        """The relaxation that a calculation was, of the cell or without it."""
         steps = result.output.steps
         if not steps:
             raise result.problem or EspressoError("unreadable", f"{result.folder}: no energy")
@@ -202,11 +213,13 @@ class Espresso:
         path = steps[:-1] if cell and result.complete and len(steps) > 1 else steps
         return Relaxed(
             [one.energy for one in path], steps[-1].lattice, steps[-1].positions, result.complete,
-            _times(result), notes | {"end": str(result.problem or "converged")},
+            times_taken(result), notes | {"end": str(result.problem or "converged")},
         )  # fmt: skip
 
-    def run(self, atoms: Atoms, task: str, grid: tuple[int, int, int] | None = None) -> Result:
-        """A calculation, whatever comes of it."""
+    def run(
+        self, atoms: Atoms, task: str, grid: tuple[int, int, int] | None = None, limit: float | None = None
+    ) -> Result:
+        """A calculation, whatever comes of it. ``limit`` (s) is for all attempts together, not for each."""
         try:
             pseudopotentials = find(atoms.get_chemical_symbols(), self.pseudo_dirs)
         except EspressoError:
@@ -215,19 +228,22 @@ class Espresso:
         self.used |= pseudopotentials
         self.remarks |= dict.fromkeys(self.preset.cutoffs(pseudopotentials.values())[2])
         calculation = Calculation(atoms, task, self.preset, pseudopotentials, self.extra, grid)
-        result = self._known_or_run(calculation)
+        result = self._known_or_run(calculation, limit)
         self.inputs[calculation.name] = (result.folder / "espresso.pwi").read_text(encoding="utf-8")
         self.versions.add(result.output.version)
         return result
 
-    def _known_or_run(self, calculation: Calculation) -> Result:
-        """Runs pw.x within the walltime; after it, only what is known already."""
-        left = self.machine.timeout
+    def _known_or_run(self, calculation: Calculation, limit: float | None) -> Result:
+        """Runs pw.x within the walltime and the limit; after them, only what is known already."""
+        if is_finished(calculation, self.folder):
+            return run(calculation, self.folder, self.machine)
+        known, left = earlier(calculation, self.folder), self.machine.timeout
         if self.deadline is not None:
             left = min(left, self.deadline - time.monotonic())
-        if left > 0 or is_finished(calculation, self.folder):
+        if limit is not None:
+            left = min(left, limit - (known.wall_seconds if known else 0.0))
+        if left > 0:
             return run(calculation, self.folder, replace(self.machine, timeout=max(left, 1.0)))
-        known = earlier(calculation, self.folder)
         if known is not None:
             return known
         raise EspressoError(
@@ -297,7 +313,8 @@ def timed(call: Callable[[], Any], repeats: int = REPEATS) -> tuple[Any, Times]:
     return result, Times(median(wall), median(processor))
 
 
-def _times(result: Result) -> Times:
+def times_taken(result: Result) -> Times:
+    """What a calculation of pw.x took."""
     found = result.output
     return Times(result.wall_seconds, result.processor_seconds, max(len(found.steps), 1), found.scf_iterations)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dao_ase import page
-from dao_ase.compare.plots import line_plot
+from dao_ase.compare.convergence import plots_of
 from dao_ase.whole_files import write_text
 
 Row = Mapping[str, Any]
@@ -163,10 +163,14 @@ def _problems(problems: Sequence[str]) -> str:
 
 
 def _search_section(row: Row) -> str:
+    if "DAO" not in row:
+        return _section(f"Search: {row['name']}", f"<p>{html.escape('; '.join(row['problems']))}</p>")
+    refined_by = {one["rank"]: one for one in row["refined"]}
     candidates = [
-        [str(one["rank"]), number(one["energy_per_atom"], ".4f"), str(one["space_group"]), number(one["rmse"], ".4f")]
+        [str(one["rank"]), number(one["energy_per_atom"], ".4f"), str(one["space_group"]), number(one["rmse"], ".4f"),
+         "yes" if one["rank"] in refined_by else ""]
         for one in row["DAO"]["candidates"]
-    ]
+    ]  # fmt: skip
     refined = [
         [way, str(one["rank"]), *_refined(one)]
         for way, rows in (("DAO, then pw.x", row["refined"]), ("pw.x alone, random cell", row["random"]),
@@ -174,22 +178,38 @@ def _search_section(row: Row) -> str:
         for one in rows if len(one) > 1
     ]  # fmt: skip
     best = [
-        [way, number(one["energy"], ".1f"), number(one["rmse"], ".4f"), str(one["calculations"])]
+        [way, number(one["energy"], ".1f"), number(one["rmse of the lowest"], ".4f"), number(one["rmse"], ".4f"),
+         str(one["calculations"]), str(one["converged"]), str(one["matched"]), number(one["processor"], ".1f"),
+         number(one["wall"], ".1f")]
         for way, one in row["best"].items()
-    ]
+    ]  # fmt: skip
     times = row["DAO"]["times"]
     said = (
         f"DAO-G drew {row['DAO']['drawn']} structures, DAO-P relaxed and ranked them: {times['processor']:.1f} s of "
-        f"processor time, {times['wall']:.1f} s in all. Each way had {row['budget']:.0f} s."
+        f"processor time, {times['wall']:.1f} s in all. Of those that differ pw.x refined the best {len(row['refined'])} "
+        f"({row['refined by']}); alone, from random cells, it had {row['budget']:.0f} s."
     )
     return _section(
         f"Search: {row['name']}",
         f"<p>{html.escape(said)}</p>"
-        + table(["way", "lowest energy meV/atom", "smallest RMSE to the known structure", "calculations"], best)
+        + table(
+            [
+                "way",
+                "lowest energy meV/atom",
+                "its RMSE to the known structure",
+                "smallest RMSE",
+                "calculations",
+                "converged",
+                "matched",
+                "processor s",
+                "wall s",
+            ],
+            best,
+        )
         + "<h3>pw.x</h3>"
         + table(["way", "number", "energy eV/atom", "RMSE", "ionic steps", "processor s", "wall s", "end"], refined)
         + "<h3>Candidates, as DAO-P ranks them</h3>"
-        + table(["rank", "energy eV/atom", "space group", "RMSE"], candidates),
+        + table(["rank", "energy eV/atom", "space group", "RMSE", "refined by pw.x"], candidates),
     )
 
 
@@ -218,27 +238,11 @@ def _polymorphs(groups: Sequence[Row]) -> str:
 
 
 def _plots(rows: Sequence[Row]) -> str:
-    figures = []
-    for row in rows:
-        found = row.get("methods", {})
-        scf = found.get("pw.x", {}).get("notes", {}).get("scf") or []
-        if scf:
-            lines = {f"step {step}": list(enumerate(line, 1)) for step, line in list(enumerate(scf, 1))[:5]}
-            drawn = line_plot(lines, "SCF iteration", "estimated error of the energy (eV)", logarithmic=True)
-            figures.append((f"{row['name']}, {row['task']}: convergence of pw.x", drawn))
-        ways = {name: list(enumerate(one["energies"], 1)) for name, one in found.items() if "converged" in one}
-        if ways:
-            drawn = line_plot(ways, "ionic step", "energy from the start (eV/atom)")
-            figures.append((f"{row['name']}, {row['task']}: the way down", drawn))
-        curves = {
-            name: list(zip(one["volumes"], one["energies"], strict=True))
-            for name, one in found.items() if "volumes" in one
-        }  # fmt: skip
-        if curves:
-            drawn = line_plot(curves, "volume (Å³/atom)", "energy above the lowest (eV/atom)")
-            figures.append((f"{row['name']}: equation of state", drawn))
     shown = "".join(
-        f"<figure>{drawn}<figcaption>{html.escape(title)}</figcaption></figure>" for title, drawn in figures if drawn
+        f"<figure>{drawn}<figcaption>{html.escape(title)}</figcaption></figure>"
+        for row in rows
+        for title, drawn in plots_of(row)
+        if drawn
     )
     return _section("Convergence", f'<div class="plots">{shown}</div>' if shown else "")
 
@@ -263,10 +267,10 @@ def _views(row: Row) -> Iterable[tuple[str, Any]]:
     if row["task"] == "search":
         if "known" in row:
             yield "known", row["known"]
-        for one in row["DAO"]["candidates"][:3]:
+        for one in row.get("DAO", {}).get("candidates", [])[:3]:
             yield f"DAO, rank {one['rank']}", one["structure"]
-        for way, found in (("refined by pw.x", row["refined"]), ("pw.x alone", row["random"])):
-            yield from ((f"{way}, {one['rank']}", one["end"]) for one in found[:3] if "end" in one)
+        for way, found in (("refined by pw.x", "refined"), ("pw.x alone", "random")):
+            yield from ((f"{way}, {one['rank']}", one["end"]) for one in row.get(found, [])[:3] if "end" in one)
         return
     yield "as given", row["start"]
     for name, found in row["methods"].items():

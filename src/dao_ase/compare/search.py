@@ -5,27 +5,30 @@ Both ways get the same wall time on the same cores. Energies are compared only a
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from dao_ase.compare.methods import Espresso, Times
-from dao_ase.compare.tasks import Row, structure_of, times_of, to_structure
+from dao_ase.compare.methods import Espresso, Times, potential_digest, times_taken
+from dao_ase.compare.tasks import Row, relaxed_row, structure_of, times_of, to_structure
 from dao_ase.composition import Composition
 from dao_ase.convert import atoms_from_structure
 from dao_ase.espresso.errors import EspressoError
 from dao_ase.evaluate import match
 from dao_ase.radii import COVALENT_RADII
+from dao_ase.rank import distinct
+from dao_ase.whole_files import write_json
 
 if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
-
-    from dao_ase.generator import DAOGenerator
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +36,15 @@ SPHERES = 2.2
 """Volume of a random cell over that of the atoms' covalent spheres: between close-packed metals (1.2) and silicon (3.5)."""
 CLOSEST = 0.8
 """Shortest distance in a random cell, over the sum of the covalent radii."""
+HOPELESS = 3
+"""So many failures of pw.x in a row are no accident of random cells."""
+Task = Literal["relax", "vc-relax"]
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """``number`` candidates of which pw.x refines the best ``refine``; ``budget`` (s) for pw.x alone, by default what the
-    other way took; ``max_atoms`` lifts DAO-G's limit on the size of the cell.
+    """``number`` candidates, of which pw.x refines the best ``refine`` that differ, by ``task``; ``budget`` (s) for pw.x
+    alone, by default what the other way took; ``max_atoms`` lifts DAO-G's limit on the size of the cell.
     """
 
     number: int = 20
@@ -46,40 +52,62 @@ class SearchSettings:
     budget: float | None = None
     seed: int = 0
     max_atoms: int | None = None
+    task: Task = "vc-relax"
+
+    def __post_init__(self) -> None:
+        for name, least in (("number", 1), ("refine", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} of a search is {getattr(self, name)}; it must be at least {least}")
+        if self.budget is not None and self.budget < 0:
+            raise ValueError(f"budget is {self.budget} s; it must not be negative")
 
 
 def search(formula: str, known: Structure | None, pw: Espresso, settings: SearchSettings) -> Row:
     """The report of one composition; ``known`` is the structure that is to be found, if there is one."""
-    from dao_ase.generator import DAOGenerator
-
-    row: Row = {"name": formula, "formula": formula, "task": "search", "problems": []}
-    candidates, row["DAO"] = _propose(DAOGenerator(), formula, known, settings)
-    started = time.monotonic()
-    row["refined"] = [
-        _refine(pw, atoms_from_structure(_bare(candidate)), known, row["problems"], rank)
-        for rank, candidate in enumerate(candidates[: settings.refine], 1)
-    ]
-    spent = sum(found.get("times", {}).get("wall", 0.0) for found in row["refined"])
-    log.info("%s: refined in %.0f s", formula, time.monotonic() - started)
+    row: Row = {"name": formula, "formula": formula, "task": "search", "refined by": settings.task, "problems": []}
+    row["DAO"] = _proposed(formula, pw.folder, settings)
+    candidates = [to_structure(one["structure"]) for one in row["DAO"]["candidates"]]
+    for one, candidate in zip(row["DAO"]["candidates"], candidates, strict=True):
+        one["rmse"] = None if known is None else match(candidate, known)
+    row["refined"] = []
+    for best in distinct(candidates)[: settings.refine]:
+        rank = 1 + next(index for index, one in enumerate(candidates) if one is best)
+        log.info("%s: pw.x refines what DAO-P ranks %d", formula, rank)
+        row["refined"].append(_refine(pw, _atoms(best), settings.task, known, rank))
+    spent = sum(_seconds(one) for one in row["refined"])
     row["budget"] = settings.budget if settings.budget is not None else row["DAO"]["times"]["wall"] + spent
+    log.info("%s: pw.x alone, for %.0f s", formula, row["budget"])
     row["random"] = list(_random_search(pw, formula, known, row["budget"], settings.seed, row["problems"]))
+    checked = list(row["refined"])
     if known is not None:
-        row["known"] = structure_of(atoms_from_structure(_bare(known)))
-        row["pw.x on the known structure"] = _refine(pw, atoms_from_structure(_bare(known)), known, row["problems"], 0)
+        row["known"] = structure_of(_atoms(known))
+        row["pw.x on the known structure"] = _refine(pw, _atoms(known), settings.task, known, 0)
+        checked.append(row["pw.x on the known structure"])
+    # random cells may fail to converge, and the last one is always cut off: no reason to complain
+    for one in checked:
+        if not one.get("converged"):
+            row["problems"].append(one["problem"] if "problem" in one else one["notes"]["end"])
     row["best"] = _best(row)
     return row
 
 
-def _propose(
-    generator: DAOGenerator, formula: str, known: Structure | None, settings: SearchSettings
-) -> tuple[list[Structure], Row]:
-    """Candidates, lowest energy first, and what it took to make them."""
+def _proposed(formula: str, folder: Path, settings: SearchSettings) -> Row:
+    """Candidates, the likeliest first, and what it took to make them; kept in ``folder``, so that pw.x never meets another
+    set of them when the same models are asked the same again.
+    """
+    from dao_ase.generator import DAOGenerator
+
+    generator = DAOGenerator()
+    asked = [formula, settings.number, settings.seed, settings.max_atoms, generator.fingerprint, potential_digest()]
+    file = folder / f"proposed-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]}.json"
+    if file.exists():
+        return cast("Row", json.loads(file.read_text(encoding="utf-8")))
     started = time.perf_counter(), time.process_time()
     drawn = generator.generate(formula, settings.number, seed=settings.seed, max_atoms=settings.max_atoms, rank=False)
     sampled = time.perf_counter(), time.process_time()
-    ranked = generator.finish(drawn, relax=True, rank=True, deduplicate=False, symmetrize=False)
+    ranked = generator.finish(drawn, relax=True, rank=True)
     ended = time.perf_counter(), time.process_time()
-    return ranked, {
+    found = {
         "drawn": len(drawn),
         "model": generator.name,
         "times": times_of(Times(ended[0] - started[0], ended[1] - started[1])),
@@ -89,58 +117,55 @@ def _propose(
                 "rank": rank,
                 "energy_per_atom": one.properties.get("energy_per_atom"),
                 "space_group": one.properties.get("space_group"),
-                "rmse": None if known is None else match(one, known),
-                "structure": structure_of(atoms_from_structure(_bare(one))),
+                "structure": structure_of(_atoms(one)),
             }
             for rank, one in enumerate(ranked, 1)
         ],
     }
+    write_json(file, found)
+    return found
 
 
-def _refine(pw: Espresso, atoms: Atoms, known: Structure | None, problems: list[str], rank: int) -> Row:
-    """A full relaxation by pw.x, from where it is."""
+def _refine(
+    pw: Espresso, atoms: Atoms, task: Task, known: Structure | None, rank: int, limit: float | None = None
+) -> Row:
+    """A relaxation by pw.x, from where it is; without an energy the row has the problem and, if pw.x ran, the time."""
     row: Row = {"rank": rank, "start": structure_of(atoms)}
     try:
-        found = pw.relax(atoms, cell=True)
+        result = pw.run(atoms, task, limit=limit)
+        row["times"] = times_of(times_taken(result))
+        found = pw.relaxed(result, cell=task == "vc-relax")
     except EspressoError as error:
-        problems.append(str(error))
         return row | {"problem": str(error), "kind": error.kind}
-    end = atoms.copy()
-    end.set_cell(found.lattice)
-    end.set_positions(found.positions)
-    if not found.converged:
-        problems.append(str(found.notes["end"]))
-    return row | {
-        "energy_per_atom": found.energies[-1] / len(end),
-        "converged": found.converged,
-        "end": structure_of(end),
-        "rmse": None if known is None else match(to_structure(structure_of(end)), known),
-        "times": times_of(found.times),
-        "notes": found.notes,
-    }
+    row |= relaxed_row(atoms, found)
+    return row | {"rmse": None if known is None else match(to_structure(row["end"]), known)}
+
+
+def _seconds(one: Row, clock: str = "wall") -> float:
+    return float(one.get("times", {}).get(clock, 0.0))
 
 
 def _random_search(
     pw: Espresso, formula: str, known: Structure | None, budget: float, seed: int, problems: list[str]
 ) -> Iterator[Row]:
-    """pw.x from one random cell after the other until the time is spent; the last one is cut off."""
-    left, whole = budget, pw.machine
+    """pw.x from one random cell after the other until the time is spent; the last one is cut off.
+
+    A cell of which nothing comes costs its time like any other. The end before the time is a problem.
+    """
+    left, number, failures = budget, 0, 0
     numbers = Composition.parse(formula).atomic_numbers
-    number = 0
-    try:
-        while left > 1.0:
-            number += 1
-            pw.machine = type(whole)(whole.cores, min(left, whole.timeout), whole.command)
-            # random cells may fail to converge, and the last one is always cut off: no reason to complain
-            row = _refine(pw, random_cell(numbers, np.random.default_rng([seed, number])), known, [], number)
-            yield row
-            if "times" not in row:  # pw.x did not run, or did not come to one energy: the next would not either
-                if row["kind"] not in ("out of time", "not converged"):
-                    problems.append(row["problem"])
-                break
-            left -= row["times"]["wall"]
-    finally:
-        pw.machine = whole
+    while left > 1.0:
+        number += 1
+        atoms = random_cell(numbers, np.random.default_rng([seed, number]))
+        one = _refine(pw, atoms, "vc-relax", known, number, limit=left)
+        yield one
+        failures = failures + 1 if one.get("kind") == "failed" else 0
+        if "times" not in one or failures == HOPELESS:
+            if number > 1:
+                problems.append(f"{formula}: pw.x alone used {budget - left:.0f} of its {budget:.0f} s")
+            problems.append(one["problem"])
+            return
+        left -= _seconds(one)
 
 
 def random_cell(atomic_numbers: list[int], generator: np.random.Generator) -> Atoms:
@@ -171,26 +196,30 @@ def _too_close(atoms: Atoms, radii: np.ndarray) -> bool:
 
 
 def _best(row: Row) -> Row:
-    """Lowest energy of pw.x in each way, relative to the lower of the two (meV/atom), and the smallest RMSE."""
+    """Of each way: lowest energy of pw.x, relative to the lowest of all (meV/atom), its RMSE and the smallest, the cost."""
+    ways: dict[str, Sequence[Row]] = {"DAO, then pw.x": row["refined"], "pw.x alone": row["random"]}
+    if "known" in row:
+        ways["pw.x on the known structure"] = [row["pw.x on the known structure"]]
+    energies = [one["energy_per_atom"] for rows in ways.values() for one in rows if "energy_per_atom" in one]
     found: dict[str, Any] = {}
-    ways = {"DAO, then pw.x": row["refined"], "pw.x alone": row["random"]}
-    energies = {
-        way: min((one["energy_per_atom"] for one in rows if "energy_per_atom" in one), default=None)
-        for way, rows in ways.items()
-    }
-    lowest = min((energy for energy in energies.values() if energy is not None), default=None)
     for way, rows in ways.items():
-        energy = energies[way]
+        ended = sorted((one for one in rows if "energy_per_atom" in one), key=lambda one: one["energy_per_atom"])
+        before = row["DAO"] if way.startswith("DAO") else {}
         found[way] = {
-            "energy": None if energy is None or lowest is None else 1000 * (energy - lowest),
-            "rmse": min((one["rmse"] for one in rows if one.get("rmse") is not None), default=None),
+            "energy": 1000 * (ended[0]["energy_per_atom"] - min(energies)) if ended else None,
+            "rmse of the lowest": ended[0]["rmse"] if ended else None,
+            "rmse": min((one["rmse"] for one in ended if one["rmse"] is not None), default=None),
+            "matched": sum(one["rmse"] is not None for one in ended),
             "calculations": len(rows),
+            "converged": sum(one["converged"] for one in ended),
+            "processor": _seconds(before, "processor") + sum(_seconds(one, "processor") for one in rows),
+            "wall": _seconds(before) + sum(_seconds(one) for one in rows),
         }
     return found
 
 
-def _bare(structure: Structure) -> Structure:
-    """Without properties, which need not fit into ASE's atoms."""
+def _atoms(structure: Structure) -> Atoms:
+    """The atoms of a structure without its properties, which need not fit into ASE's."""
     bare = structure.copy()
     bare.properties = {}
-    return bare
+    return atoms_from_structure(bare)

@@ -84,16 +84,16 @@ def _evaluated(found: Evaluation) -> Row:
 
 
 def _relax(crystal: Crystal, method: Method) -> Row:
-    return relaxed_row(crystal, method.relax(crystal.atoms, cell=False))
+    return relaxed_row(crystal.atoms, method.relax(crystal.atoms, cell=False))
 
 
 def _vc_relax(crystal: Crystal, method: Method) -> Row:
-    return relaxed_row(crystal, method.relax(crystal.atoms, cell=True))
+    return relaxed_row(crystal.atoms, method.relax(crystal.atoms, cell=True))
 
 
-def relaxed_row(crystal: Crystal, found: Relaxed) -> Row:
-    """The end of a relaxation and the way to it."""
-    end = crystal.atoms.copy()
+def relaxed_row(atoms: Atoms, found: Relaxed) -> Row:
+    """The end of a relaxation of ``atoms`` and the way to it."""
+    end = atoms.copy()
     end.set_cell(found.lattice)
     end.set_positions(found.positions)
     count = len(end)
