@@ -38,6 +38,8 @@ NUMBER = re.compile(r"[+-]?\d[\d.]*([de][+-]?\d+)?", re.IGNORECASE)
               help="search: so many of the best that differ go to pw.x.")  # fmt: skip
 @click.option("--refine-task", type=click.Choice(["relax", "vc-relax"]), default="vc-relax", show_default=True,
               help="search: what pw.x does to them. Random cells are always relaxed with their cell.")  # fmt: skip
+@click.option("--symmetrize/--no-symmetrize", default=True, show_default=True,
+              help="search: move candidates onto the symmetry found within 0.1 Å, which saves pw.x k-points.")  # fmt: skip
 @click.option(
     "--budget", type=click.FloatRange(0), help="search: seconds for pw.x alone. Default: what the other way took."
 )
@@ -103,7 +105,7 @@ def _settings(output: Path, options: Mapping[str, Any]) -> Settings:
 
     search = SearchSettings(
         options["number"], options["refine"], options["budget"], options["seed"], options["max_atoms"],
-        options["refine_task"],
+        options["refine_task"], options["symmetrize"],
     )  # fmt: skip
     return Settings(
         options["task"], output, options["preset"], options["pseudo_dirs"], options["peers"],

@@ -44,7 +44,8 @@ Task = Literal["relax", "vc-relax"]
 @dataclass(frozen=True)
 class SearchSettings:
     """``number`` candidates, of which pw.x refines the best ``refine`` that differ, by ``task``; ``budget`` (s) for pw.x
-    alone, by default what the other way took; ``max_atoms`` lifts DAO-G's limit on the size of the cell.
+    alone, by default what the other way took; ``max_atoms`` lifts DAO-G's limit on the size of the cell. ``symmetrize``
+    moves candidates onto the symmetry that they nearly have, by which pw.x saves most of its k-points.
     """
 
     number: int = 20
@@ -53,6 +54,7 @@ class SearchSettings:
     seed: int = 0
     max_atoms: int | None = None
     task: Task = "vc-relax"
+    symmetrize: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("number", 1), ("refine", 1), ("seed", 0)):
@@ -98,14 +100,15 @@ def _proposed(formula: str, folder: Path, settings: SearchSettings) -> Row:
     from dao_ase.generator import DAOGenerator
 
     generator = DAOGenerator()
-    asked = [formula, settings.number, settings.seed, settings.max_atoms, generator.fingerprint, potential_digest()]
+    how = [settings.number, settings.seed, settings.max_atoms, settings.symmetrize]
+    asked = [formula, *how, generator.fingerprint, potential_digest()]
     file = folder / f"proposed-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]}.json"
     if file.exists():
         return cast("Row", json.loads(file.read_text(encoding="utf-8")))
     started = time.perf_counter(), time.process_time()
     drawn = generator.generate(formula, settings.number, seed=settings.seed, max_atoms=settings.max_atoms, rank=False)
     sampled = time.perf_counter(), time.process_time()
-    ranked = generator.finish(drawn, relax=True, rank=True)
+    ranked = generator.finish(drawn, relax=True, rank=True, symmetrize=settings.symmetrize)
     ended = time.perf_counter(), time.process_time()
     found = {
         "drawn": len(drawn),
