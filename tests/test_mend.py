@@ -92,6 +92,13 @@ def test_command(store, tmp_path):
     assert sum(json.loads(again.output)["fates"].values()) == 4
 
 
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_work(store, tmp_path):
+    arguments = [str(store.path), "-o", str(tmp_path / "new"), "--plot", str(tmp_path / "changes.txt")]
+    refused = CliRunner().invoke(main, ["data", "relax", *arguments])
+    assert refused.exit_code == 2 and ".svg" in refused.output
+    assert not (tmp_path / "new").exists()
+
+
 def test_what_cannot_be_relaxed_is_said(store, tmp_path):
     with pytest.raises(ValueError, match="leaves nothing"):
         MendRules(lower=0.5, upper=0.1)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from dao_ase.cli.inputs import PictureFile
+
 
 @click.group()
 def data() -> None:
@@ -91,9 +93,7 @@ def build(
 
 @data.command()
 @click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw them into this file (.png, .svg, .pdf)."
-)
+@click.option("--plot", type=PictureFile(), help="Draw them into this file (.png, .svg, .pdf).")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def stats(store: Path, plot: Path | None, as_json: bool) -> None:
     """Print what a store holds: sources, sizes, volumes, energies above the hull, elements."""
@@ -161,7 +161,7 @@ def label(
 @click.option("--fmax", default=0.05, show_default=True, help="Largest force, eV/Å, at which it ends earlier.")
 @click.option("--weights", type=click.Path(exists=True, dir_okay=False), help="Weights of another DAO-P.")
 @click.option("--workers", default=2, show_default=True, help="Processes.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the energy changes into this file.")
+@click.option("--plot", type=PictureFile(), help="Draw the energy changes into this file (.png, .svg, .pdf).")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def relax(
     store: Path,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dao_ase.cli.inputs import PictureFile
+
 if TYPE_CHECKING:
     from dao_ase.phase_diagram import Hull, Phase
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
               help="Known phases: CSV (composition, energy_per_atom), pymatgen entries, structures, runs.")  # fmt: skip
 @click.option("--system", help="Elements, like Cs-V-Sb. Default: the candidates', if they are of one system.")
 @click.option("--recompute", is_flag=True, help="Relax the references' structures, for energies on DAO-P's scale.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Picture to write: png, svg, pdf.")
+@click.option("--plot", type=PictureFile(), help="Picture to write: png, svg, pdf.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def hull(
     candidates: tuple[Path, ...], references: tuple[Path, ...], system: str | None, recompute: bool, plot: Path | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,24 @@ if TYPE_CHECKING:
 
 MANY_FRAMES = (".traj", ".extxyz", ".xyz", ".db", ".json")
 """Suffixes of files that hold more than one structure."""
+
+
+PICTURES = (".png", ".svg", ".pdf")
+"""Endings of the pictures that can be drawn."""
+
+
+class PictureFile(click.Path):
+    """A picture to write, whose ending is known before any work is done for it."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(value)
+        super().convert(path, param, ctx)
+        if path.suffix.lower() not in PICTURES:
+            self.fail(f"{str(value)!r} must end in {', '.join(PICTURES)}", param, ctx)
+        return path
 
 
 @dataclass(frozen=True)
@@ -52,7 +70,7 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
             )
             continue
         except Exception as error:  # ASE's readers raise whatever their format's parser raises
-            problems.append(f"{path}: not a structure file that ASE reads: {error or type(error).__name__}")
+            problems.append(f"{path}: not a structure file that ASE reads: {str(error) or type(error).__name__}")
             continue
         if not frames:
             problems.append(f"{path}: holds no structure")
