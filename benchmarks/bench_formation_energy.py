@@ -2,7 +2,8 @@
 
 A formation energy is E/N − Σ x_i μ_i. The μ_i of each potential are fitted by least squares to MP-20 training crystals, so
 that what is compared is how a potential orders compounds, not how well it knows gases and molecules. Counted are validation
-crystals with formulas that no training label of DAO-P has.
+crystals with formulas that no training frame of DAO-P has; the label files and stores that the header of its weights names
+must be there.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ import numpy as np
 import torch
 from record import arguments, record
 
-from dao_ase import DAOCalculator
+from dao_ase import DAOCalculator, checkpoint
 from dao_ase.composition import Composition, reduced_key
 from dao_ase.crystals import Crystals
 from dao_ase.derivatives import predict_crystals
-from dao_ase.train.labelled import LabelledCrystals
-from dao_ase.train.potential_task import HELD_OUT_FORMULAS
+from dao_ase.train.potential_task import HELD_OUT_FORMULAS, load_potential_data
 
 warnings.filterwarnings("ignore")
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -52,6 +52,13 @@ def shares(crystals: Crystals) -> np.ndarray:
     table = np.zeros((len(crystals), 119))
     np.add.at(table, (crystals.crystal_index.numpy(), crystals.atomic_numbers.numpy()), 1)
     return table / table.sum(1, keepdims=True)
+
+
+def trained_formulas(header: dict) -> set[tuple]:
+    """The reduced formulas of all frames that the weights with this header were trained on."""
+    batches = header["training"]["config"]["batches"]
+    sources = {name: batches[name] for name in ("more_labels", "at_rest") if name in batches}
+    return set(load_potential_data(DATA, **sources).train.formulas())
 
 
 def energies_of_chgnet(crystals: Crystals) -> np.ndarray:
@@ -98,7 +105,7 @@ def main(options: argparse.Namespace) -> None:
     fit, fit_known = crystals[torch.from_numpy(chosen)], known[chosen]
     crystals, known, usable = read("mp20_val.npz")
     never = {reduced_key(Composition.parse(formula).atomic_numbers) for formula in HELD_OUT_FORMULAS}
-    never |= set(LabelledCrystals.load(DATA / "pes_chgnet_0.npz").formulas())
+    never |= trained_formulas(checkpoint.read_header(options.model or checkpoint.default_weights("dao_p")))
     fresh = usable & np.array([formula not in never for formula in formulas(crystals)])
     chosen = rng.permutation(np.flatnonzero(fresh))[: options.val]
     val, val_known = crystals[torch.from_numpy(chosen)], known[chosen]
