@@ -28,10 +28,13 @@ def silicon(tmp_path):
     return tmp_path / "silicon.extxyz"
 
 
-@pytest.mark.espresso
-@pytest.mark.skipif(
+needs_espresso = pytest.mark.skipif(
     not HAS_ESPRESSO, reason="pw.x and Debian's pseudopotentials: apt-get install quantum-espresso-data"
 )
+
+
+@pytest.mark.espresso
+@needs_espresso
 def test_two_atoms_with_the_real_program(silicon, tmp_path, monkeypatch):
     monkeypatch.delenv("ESPRESSO_PSEUDO", raising=False)
     arguments = [silicon, "--preset", "fast", "--kspacing", "0.7", "--set", "ecutwfc=25", "--set", "ecutrho=150",
@@ -46,6 +49,36 @@ def test_two_atoms_with_the_real_program(silicon, tmp_path, monkeypatch):
     assert "times faster than pw.x" in done.stdout and (tmp_path / "report" / "report.html").exists()
     monkeypatch.setenv("PATH", "")
     assert run(*arguments).exit_code == 0, "what is finished needs no program any more"
+
+
+@pytest.mark.espresso
+@needs_espresso
+def test_search_for_silicon_with_the_real_program(silicon, tmp_path, monkeypatch):
+    monkeypatch.delenv("ESPRESSO_PSEUDO", raising=False)
+    arguments = ["Si2", "--task", "search", "--known", silicon, "-n", 2, "--refine", 1, "--budget", 4,
+                 "--kspacing", 0.9, "--set", "ecutwfc=20", "--set", "ecutrho=120", "-o", tmp_path / "report"]  # fmt: skip
+    done = run(*arguments)
+    assert done.exit_code == 0, done.output
+    row = json.loads((tmp_path / "report" / "report.json").read_text())["rows"][0]
+    assert row["best"]["DAO, then pw.x"]["rmse"] < 0.05 and row["refined"][0]["converged"]
+    assert 1 <= sum(one["times"]["wall"] for one in row["random"]) < 30
+    assert "DAO, then pw.x: " in done.stdout and "pw.x alone: " in done.stdout
+    monkeypatch.setenv("PATH", "")
+    assert run(*arguments, "--walltime", 0).exit_code == 0
+    again = json.loads((tmp_path / "report" / "report.json").read_text())["rows"][0]
+    assert again == row, "nothing is proposed or computed twice"
+
+
+def test_misspelled_keyword_is_refused(silicon):
+    done = run(silicon, "--set", "ecutwf=60")
+    assert done.exit_code == 1 and "no keyword 'ecutwf'; do you mean 'ecutwfc'?" in done.stderr
+
+
+def test_what_is_known_belongs_to_a_search_and_to_its_formula(silicon):
+    done = run(silicon, "--known", silicon)
+    assert done.exit_code == 1 and "--known is for --task search" in done.stderr
+    done = run("NaCl", "--task", "search", "--known", silicon)
+    assert done.exit_code == 1 and "is Si, not NaCl" in done.stderr
 
 
 def test_machine_without_the_program_gets_one_sentence(silicon, tmp_path, monkeypatch):

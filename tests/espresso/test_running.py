@@ -11,7 +11,7 @@ import pytest
 from ase.build import bulk
 
 from dao_ase.espresso import running
-from dao_ase.espresso.calculation import Calculation
+from dao_ase.espresso.calculation import Calculation, check_keywords
 from dao_ase.espresso.errors import EspressoError
 from dao_ase.espresso.presets import load_preset
 from dao_ase.espresso.pseudopotentials import find
@@ -122,6 +122,33 @@ def test_output_that_is_garbage(calculation, program, tmp_path):
     with pytest.raises(EspressoError, match=r"cannot be read.*look at it") as error:
         run(calculation(), tmp_path / "runs", Machine())
     assert error.value.kind == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("01_espresso.pwo", lambda text: text[: len(text) // 2], "is no longer whole"),
+        ("01_espresso.pwo", None, "No such file"),
+        ("result.json", lambda text: text[:9], "is damaged"),
+    ],
+)
+def test_kept_result_that_is_damaged(calculation, program, tmp_path, file, change, said):
+    program(printing("scf", 0))
+    place = run(calculation(), tmp_path / "runs", Machine()).folder
+    text = (place / file).read_text()
+    (place / file).unlink() if change is None else (place / file).write_text(change(text))
+    with pytest.raises(EspressoError, match=rf"{said}.*remove its folder, and run again"):
+        run(calculation(), tmp_path / "runs", Machine())
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("ecutwf", "do you mean 'ecutwfc'"), ("calculation", "can not be set"), ("Outdir", "can not be set")],
+)
+def test_keywords_that_are_none(word, said):
+    check_keywords(["ecutwfc", "starting_charge(1)", "nspin", "MIXING_BETA"])
+    with pytest.raises(ValueError, match=said):
+        check_keywords([word])
 
 
 def test_missing_program_gets_one_sentence(calculation, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from dao_ase.compare.methods import DaoPotential, Espresso, Method, peer, potent
 from dao_ase.compare.report import write_page
 from dao_ase.compare.search import SearchSettings, search
 from dao_ase.compare.tasks import TASKS, Crystal, Row, compare, polymorphs
+from dao_ase.espresso.calculation import check_keywords
 from dao_ase.espresso.presets import load_preset
 from dao_ase.espresso.pseudopotentials import directories
 from dao_ase.espresso.running import Machine, blas
@@ -53,6 +54,7 @@ class Settings:
             raise ValueError(f"task {self.task!r} is none of {', '.join(TASKS)}")
         if self.machine.cores < 1:
             raise ValueError(f"cores is {self.machine.cores}; it must be at least 1")
+        check_keywords(self.extra)
 
 
 def compare_all(
@@ -86,7 +88,7 @@ def _searched(formula: str, known: Structure | None, pw: Espresso, settings: Sea
     """A search, or why there is none."""
     try:
         return search(formula, known, pw, settings)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         return {"name": formula, "formula": formula, "task": "search", "problems": [f"{formula}: {error}"]}
 
 

@@ -231,6 +231,9 @@ class Espresso:
         result = self._known_or_run(calculation, limit)
         self.inputs[calculation.name] = (result.folder / "espresso.pwi").read_text(encoding="utf-8")
         self.versions.add(result.output.version)
+        if result.output.ranks != self.machine.cores:
+            said = f"{calculation.name} was computed on {result.output.ranks} core(s), not on {self.machine.cores}"
+            self.remarks[said] = None
         return result
 
     def _known_or_run(self, calculation: Calculation, limit: float | None) -> Result:

@@ -58,7 +58,7 @@ def compare(crystal: Crystal, task: str, methods: Sequence[Method]) -> Row:
         log.info("%s: %s, %s", crystal.name, task, method.name)
         try:
             row["methods"][method.name] = work[task](crystal, method)
-        except (EspressoError, ValueError, RuntimeError) as error:
+        except (EspressoError, ValueError, RuntimeError, OSError) as error:
             row["methods"][method.name] = {"problem": str(error)}
     reference = row["methods"].get("pw.x", {})
     for name, found in row["methods"].items():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 TASKS = ("scf", "relax", "vc-relax")
 INPUT = "espresso.pwi"
+OWN = (
+    "calculation", "restart_mode", "outdir", "prefix", "pseudo_dir", "max_seconds", "tprnfor", "tstress",
+    "nat", "ntyp", "ibrav",
+)  # fmt: skip
+"""Keywords of pw.x that follow from the crystal, the task and the preset, or by which calculations are found again."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,22 @@ class Calculation:
     def name(self) -> str:
         """The name of its folder."""
         return f"{self.atoms.get_chemical_formula()}-{self.task}-{self.key}"
+
+
+def check_keywords(words: Iterable[str]) -> None:
+    """Refuses keywords that pw.x does not have, which ASE would leave out, and those that are not to be chosen."""
+    from ase.io.espresso_namelist.keys import pw_keys
+
+    known = {word.partition("(")[0] for words in pw_keys.values() for word in words}
+    for word in words:
+        name = word.partition("(")[0].strip().lower()
+        if name in OWN:
+            raise ValueError(
+                f"keyword {word!r} of pw.x can not be set: it follows from crystal, task, preset and folder"
+            )
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ValueError(f"pw.x has no keyword {word!r}" + (f"; do you mean {near[0]!r}?" if near else ""))
 
 
 def write_input(calculation: Calculation, place: Path, seconds: float, restart: bool) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dao_ase.espresso import output
 from dao_ase.espresso.calculation import INPUT, Calculation, write_input
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 PRINTED, COMPLAINTS, RESULT = "espresso.pwo", "espresso.err", "result.json"
 INSTALL = "apt-get install quantum-espresso libopenblas0-serial, or conda install -c conda-forge qe"
+AGAIN = "remove its folder, and run again"
 GRACE = 120.0
 """Seconds that pw.x gets beyond its time to finish the step at hand and save its state."""
 
@@ -117,7 +118,12 @@ def _alone(place: Path) -> Iterator[None]:
 def _record(place: Path) -> dict[str, Any]:
     """What is known of earlier attempts."""
     file = place / RESULT
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"attempts": []}
+    if not file.exists():
+        return {"attempts": []}
+    try:
+        return cast("dict[str, Any]", json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise EspressoError("unreadable", f"{file} is damaged ({error}); {AGAIN}") from error
 
 
 def _attempt(calculation: Calculation, place: Path, machine: Machine, record: dict[str, Any]) -> dict[str, Any]:
@@ -203,10 +209,11 @@ def _kill(process: subprocess.Popen[bytes]) -> int:
 def _parse(printed: Path) -> output.Output:
     try:
         return output.parse(printed.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        raise EspressoError("unreadable", f"{printed} cannot be read ({error.strerror}); {AGAIN}") from error
     except (ValueError, IndexError, KeyError, AssertionError) as error:  # what ASE's reader raises on a broken file
         raise EspressoError(
-            "unreadable",
-            f"{printed} cannot be read ({type(error).__name__}: {error}); look at it, remove its folder, and run again",
+            "unreadable", f"{printed} cannot be read ({type(error).__name__}: {error}); look at it, {AGAIN}"
         ) from error
 
 
@@ -221,6 +228,9 @@ def _result(calculation: Calculation, place: Path, record: dict[str, Any]) -> Re
     whole = output.Output(
         **{**vars(last), "steps": steps, "scf_iterations": sum(part.scf_iterations for part in parts)}
     )
+    if record["finished"] and not last.done:
+        printed = place / attempts[-1]["printed"]
+        raise EspressoError("unreadable", f"{printed} is no longer whole, as it once was; {AGAIN}")
     problem = _problem(calculation, place, attempts[-1], last)
     processor = sum(attempt["processor_seconds"] for attempt in attempts)
     wall = sum(attempt["wall_seconds"] for attempt in attempts)
