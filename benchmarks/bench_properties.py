@@ -35,7 +35,7 @@ from dao_ase.calculator import load_potential
 from dao_ase.potential import Potential
 from dao_ase.properties.crossvalidation import training_set
 from dao_ase.properties.descriptors import composition_statistics, element_table
-from dao_ase.properties.ensemble import fingerprint
+from dao_ase.properties.ensemble import VERSION, fingerprint
 from dao_ase.properties.fit import FitSettings, Fold, TrainingSet, fit_fold
 from dao_ase.properties.model import features_of
 from dao_ase.properties.table import PropertyTable, Target, too_close
@@ -232,22 +232,21 @@ def contestants_in(found: dict[str, Any]) -> Iterable[str]:
 
 def keep(name: str, found: dict[str, Any]) -> None:
     """Records the set in benchmarks/results/properties.json at once, so that an interruption loses one contestant."""
-    figures = recorded()
-    figures["sets"] = {**figures.get("sets", {}), name: {**found, "commit": commit()}}
-    record("properties", figures, seed=0, packages=("scikit-learn", "chgnet"))
+    sets = {**recorded(), name: {**found, "model": MODEL, "commit": commit()}}
+    record("properties", {"sets": sets}, seed=0, packages=("scikit-learn", "chgnet"))
 
 
 def recorded() -> dict[str, Any]:
-    """What was measured before: with other weights or settings of DAO-P, only what does not depend on them."""
+    """The sets that were measured before, each with the weights and settings of DAO-P that it was measured with."""
     file = RESULTS / "properties.json"
     figures = json.loads(file.read_text(encoding="utf-8"))["figures"] if file.is_file() else {}
-    if figures.get("model") == MODEL:
-        return figures
-    sets = figures.get("sets", {})
-    return {
-        "model": MODEL,
-        "sets": {name: {peer: found[peer] for peer in PEERS if peer in found} for name, found in sets.items()},
-    }
+    common = {"model": figures["model"]} if "model" in figures else {}
+    return {name: common | found for name, found in figures.get("sets", {}).items()}
+
+
+def still_known(found: dict[str, Any]) -> dict[str, Any]:
+    """What need not be measured again: with other weights or settings of DAO-P, only what does not depend on them."""
+    return found if found.get("model") == MODEL else {peer: found[peer] for peer in PEERS if peer in found}
 
 
 if __name__ == "__main__":
@@ -268,12 +267,13 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     potential = load_potential()
     defaults = asdict(FitSettings())
-    MODEL = {"trunk": fingerprint(potential), "settings": defaults | {"kernel up to": defaults.pop("kernel_up_to")}}
+    settings = defaults | {"kernel up to": defaults.pop("kernel_up_to")}
+    MODEL = {"trunk": fingerprint(potential), "settings": settings, "version": VERSION}
     published = matbench_sets(options.matbench) if options.matbench else {}
     published |= jarvis_sets(options.jarvis) if options.jarvis else {}
     measured = {}
     for title, chosen in (published or SETS).items():
         if not options.sets or any(part.lower() in title.lower() for part in options.sets):
-            before = {} if options.quick else recorded().get("sets", {}).get(title, {})
+            before = {} if options.quick else still_known(recorded().get(title, {}))
             measured[title] = measure(title, chosen, potential, options, before)
     print(json.dumps(measured) if options.quick else table_of(measured))

@@ -199,10 +199,8 @@ def _stored(
     tensors, header = checkpoint.load(file)
     if header.get("key") != key:
         return None
-    head = HeadEnsemble(data.features.shape[1], settings.head)
-    if "head.kernel.weights" in tensors:
-        head.add_kernel(rounded_features(data.features), data.constants.shape[1])
-    head.load_state_dict({name.removeprefix("head."): t for name, t in tensors.items() if name.startswith("head.")})
+    reference = rounded_features(data.features)
+    head = HeadEnsemble.restored(tensors, "head.", settings.head, reference, data.constants.shape[1])
     own = None
     if settings.trunk == "full":
         own = Potential(trunk.config)

@@ -1,4 +1,4 @@
-"""A property model as it is stored: the networks of all folds, the trunk they stand on, and what is known of them.
+"""A property model as it is stored: the readers of all folds, the trunk they stand on, and what is known of them.
 
 The file carries its own trunk, so that it goes on giving the same numbers when DAO-P gets new weights.
 """
@@ -25,7 +25,8 @@ from dao_ase.properties.installed import MODEL
 from dao_ase.properties.model import HeadConfig, HeadEnsemble, constants_of, features_of, num_features
 from dao_ase.properties.table import Target
 
-VERSION = 1
+VERSION, READ = 2, (1, 2)
+"""Version 1 had neither trees nor weights of the readers; it goes on being read."""
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -91,32 +92,31 @@ class PropertyModel:
         tensors, header = checkpoint.load(path)
         if header.get("model") != MODEL:
             raise checkpoint.CheckpointError(f"{str(path)!r} holds a {header.get('model')!r}, not a property model")
-        if header.get("version") != VERSION:
+        if header.get("version") not in READ:
             raise checkpoint.CheckpointError(
-                f"{str(path)!r} is of version {header.get('version')}, this program reads {VERSION}: fine-tune again"
+                f"{str(path)!r} is of version {header.get('version')}, this program reads {READ}: fine-tune again"
             )
         elements = tensors["elements"].numpy()
         places = ["trunk"] if header["trunk"]["shared"] else [f"fold{k}.trunk" for k in range(header["folds"])]
         try:
             sizes = PotentialConfig.from_header(header["trunk"]["config"])
             trunks = [_restored(Potential(sizes), tensors, place) for place in places]
-            features = len(tensors["fold0.head.mean"])
-            heads = []
-            for fold in range(header["folds"]):
-                head = HeadEnsemble(features, HeadConfig(**header["head"]))
-                if f"fold{fold}.head.kernel.weights" in tensors:
-                    constants = features - num_features(trunks[0], 0)
-                    head.add_kernel(tensors["reference"].float(), constants)
-                heads.append(_restored(head, tensors, f"fold{fold}.head"))
+            constants = len(tensors["fold0.head.mean"]) - num_features(trunks[0], 0)
+            reference = tensors["reference"].float() if "reference" in tensors else None
+            config = HeadConfig(**header["head"])
+            heads = [
+                HeadEnsemble.restored(tensors, f"fold{fold}.head.", config, reference, constants)
+                for fold in range(header["folds"])
+            ]
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise checkpoint.CheckpointError(f"{str(path)!r} does not fit its own header: {error}") from error
         return cls(Target(**header["target"]), elements, trunks, heads, header)
 
 
 def rounded(head: HeadEnsemble) -> dict[str, Tensor]:
-    """The tensors of heads with their matrices in bfloat16: half the size, and as good."""
-    state = head.state_dict()
-    return {name: tensor.bfloat16() if tensor.ndim == 3 else tensor for name, tensor in state.items()}
+    """The tensors of heads with the matrices of the networks in bfloat16: half the size, and as good."""
+    matrices = {name for name, parameter in head.named_parameters() if parameter.ndim == 3}
+    return {name: one.bfloat16() if name in matrices else one for name, one in head.state_dict().items()}
 
 
 def fingerprint(trunk: Potential) -> str:

@@ -1,7 +1,9 @@
-"""Training of one fold: the heads on a frozen trunk, and the trunk with them if asked for. Both stop early.
+"""Training of one fold: the readers on a frozen trunk, and the trunk with networks if asked for.
 
-A part of the fold's training crystals, by formula, decides when to stop; the crystals that the fold reports on are not
-looked at. Each member of the ensemble keeps the weights that were best for itself.
+On a frozen trunk the fold's training crystals are parted by formula. Each network and each forest goes without one part, by
+which networks stop; all parts together are trained on, and what every reader says of what it had not seen decides how much
+it counts (blend.py). A trunk that is trained stops by one part, parted off for that. The crystals that the fold reports on
+are never looked at.
 """
 
 from __future__ import annotations
@@ -17,10 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dao_ase.data.splits import formula_folds
 from dao_ase.potential import Potential
+from dao_ase.properties.blend import blend_weights
 from dao_ase.properties.graphs import Graphs
 from dao_ase.properties.kernel import MOST
 from dao_ase.properties.model import HeadConfig, HeadEnsemble, features_of, features_of_batch
+
+PARTS = 4
+"""Parts of the training crystals, each left out by some networks and one forest."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +35,25 @@ class FitSettings:
     """How a fold is trained."""
 
     trunk: str = "frozen"  # or "full": the trunk is trained too, after the heads
-    epochs: int = 100
+    epochs: int = 40
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     crystals: int = 64  # in a batch, fewer where there are less than a thousand
-    patience: int = 25  # epochs without a better member before the heads stop
+    patience: int = 15  # epochs without a better member before the heads stop
     trunk_epochs: int = 30
     trunk_learning_rate: float = 3e-4
     trunk_slots: int = 12_000  # neighbours in a batch
     trunk_patience: int = 6
-    kernel_up_to: int = MOST  # crystals to train on; with more, or at 0, the networks read alone
+    kernel_up_to: int = MOST  # crystals to train on; with more, or at 0, there is no kernel reader
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def __post_init__(self) -> None:
         if self.trunk not in ("frozen", "full"):
             raise ValueError(f"trunk {self.trunk!r} is neither 'frozen' nor 'full'")
+        if self.head.members < 2:
+            raise ValueError(
+                f"{self.head.members} network: two are needed, each without crystals of its own to stop by"
+            )
 
 
 @dataclass(frozen=True)
@@ -74,55 +85,93 @@ Progress = Callable[[str], None]
 def fit_fold(
     data: TrainingSet, trunk: Potential, fold: Fold, settings: FitSettings, seed: int, say: Progress = lambda text: None
 ) -> tuple[HeadEnsemble, Potential | None, dict[str, Any]]:
-    """Heads, the trunk if it was trained, and how it went."""
+    """Readers, the trunk if it was trained, and how it went."""
     torch.manual_seed(seed)
+    both = np.concatenate([fold.train, fold.stop])
     head = HeadEnsemble(data.features.shape[1], settings.head)
-    head.fit_scales(data.features[fold.train], data.values[fold.train])
-    notes: dict[str, Any] = {"epochs of the heads": fit_heads(head, data, fold, settings, seed, say)}
-    notes["error to stop by, frozen trunk"] = stopping_error(head, data.features[fold.stop], data.values[fold.stop])
     if settings.trunk == "frozen":
-        both = np.concatenate([fold.train, fold.stop])
-        if len(both) <= settings.kernel_up_to:
-            reference = rounded_features(data.features)
-            kernel = head.add_kernel(reference, data.constants.shape[1])
-            kernel.fit(head.standardise(reference), data.values, data.groups, both, seed)
-            notes["kernel: length, mixture, median"] = kernel.settings.tolist()
-        return head.eval(), None, notes
+        return head, None, fit_readers(head, data, both, settings, seed, say)
+    head.fit_scales(data.features[fold.train], data.values[fold.train])
+    held = np.tile(np.isin(both, fold.stop), (settings.head.members, 1))
+    notes: dict[str, Any] = {"epochs of the heads": fit_heads(head, data, both, held, settings, seed, say)[0]}
+    notes["error to stop by, frozen trunk"] = stopping_error(head, data.features[fold.stop], data.values[fold.stop])
     trained = copy.deepcopy(trunk).float().train().requires_grad_(True)
     notes["epochs of the trunk"] = fit_trunk(trained, head, data, fold, settings, seed, say)
     trained = trained.eval().requires_grad_(False)
     return head.eval(), trained, notes
 
 
+def fit_readers(
+    head: HeadEnsemble, data: TrainingSet, both: NDArray[np.int64], settings: FitSettings, seed: int, say: Progress
+) -> dict[str, Any]:
+    """Fits networks, kernel reader and trees to crystals with a frozen trunk, and how much each counts; how it went."""
+    head.fit_scales(data.features[both], data.values[both])
+    groups, constants, members = data.groups[both], data.constants.shape[1], settings.head.members
+    parts = formula_folds([((int(one), 1),) for one in groups], min(PARTS, members, len(set(groups))), seed)
+    forests = int(parts.max()) + 1
+    held = parts == np.arange(members)[:, None] % forests
+    epochs, said = fit_heads(head, data, both, held, settings, seed, say)
+    readers = {"networks": (np.where(held, said, 0).sum(0) / held.sum(0))}
+    reference = rounded_features(data.features)
+    standard = head.standardise(reference)
+    if len(both) <= settings.kernel_up_to:
+        say("kernel reader")
+        reader = head.add_kernel(reference, constants)
+        readers["kernel"] = reader.fit(standard, data.values, data.groups, both, parts, seed)
+    say("trees")
+    readers["trees"] = head.add_trees(forests).fit(
+        head.standardise(data.features[both]), data.values[both], parts, constants, seed
+    )
+    values = data.values[both].double().numpy()
+    weights = dict(zip(readers, blend_weights(np.stack(list(readers.values())), values).tolist(), strict=True))
+    head.blend.copy_(torch.tensor([weights.get(name, 0.0) for name in ("networks", "kernel", "trees")]))
+    head.eval()
+    errors = {name: float(np.abs(one - values).mean()) for name, one in readers.items()}
+    return {"epochs of the heads": epochs, "weights of the readers": weights, "their errors left out": errors}
+
+
 def fit_heads(
-    head: HeadEnsemble, data: TrainingSet, fold: Fold, settings: FitSettings, seed: int, say: Progress
-) -> int:
-    """Trains all members at once, each with its own order of crystals; the epochs that it took."""
-    inputs = head.standardise(data.features)
-    targets = (data.values - head.center) / head.scale
+    head: HeadEnsemble,
+    data: TrainingSet,
+    chosen: NDArray[np.int64],
+    held: NDArray[np.bool_],
+    settings: FitSettings,
+    seed: int,
+    say: Progress,
+) -> tuple[int, NDArray[np.float64]]:
+    """Trains all members at once; the epochs that it took, and what each member says of what it held back.
+
+    Each trains, in an order of its own, on those of the chosen crystals that are not ``held`` ([members, chosen]).
+    """
+    inputs = head.standardise(data.features[chosen])
+    targets = (data.values[chosen] - head.center) / head.scale
     rng = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(
         head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
-    train, best = torch.from_numpy(fold.train), _Best(head)
-    size = min(settings.crystals, max(8, len(train) // 16))
-    steps = math.ceil(len(train) / size)
+    train = [torch.from_numpy(np.flatnonzero(~mine)) for mine in held]
+    least = min(len(mine) for mine in train)
+    best = _Best(head, held, data.groups[chosen], seed)
+    size = min(settings.crystals, max(8, least // 16))
+    steps = math.ceil(least / size)
     for epoch in range(settings.epochs):
-        orders = torch.stack([torch.randperm(len(train), generator=rng) for _ in range(settings.head.members)])
+        orders = torch.stack([mine[torch.randperm(len(mine), generator=rng)[:least]] for mine in train])
         head.train()
         for step in range(steps):
             _set_rate(optimizer, settings.learning_rate, epoch + step / steps, settings.epochs)
-            chosen = train[orders[:, step * size : (step + 1) * size]]
-            loss = (head(inputs[chosen]) - targets[chosen]).abs().mean(1).sum()  # each member on its own
+            batch = orders[:, step * size : (step + 1) * size]
+            loss = (head(inputs[batch]) - targets[batch]).abs().mean(1).sum()  # each member on its own
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-        best.keep(_errors(head, inputs[fold.stop], targets[fold.stop]), epoch)
+        head.eval()
+        with torch.no_grad():
+            best.keep(head(inputs), targets, epoch)
         say(f"heads, epoch {epoch + 1}: error {float(best.errors.mean() * head.scale):.4g}")
         if epoch - best.latest >= settings.patience:
             break
     best.restore()
-    return epoch + 1
+    return epoch + 1, (head.center + head.scale * best.answers).double().numpy()
 
 
 def fit_trunk(
@@ -193,21 +242,36 @@ def stopping_error(head: HeadEnsemble, features: Tensor, values: Tensor) -> floa
 
 
 class _Best:
-    """The best weights that each member had so far."""
+    """The best weights that each member had so far, by what it held back.
 
-    def __init__(self, head: HeadEnsemble) -> None:
-        self.head = head
-        self.errors = torch.full((head.config.members,), float("inf"))
+    What a member says of it is not kept from then, or it would look better than it is, but from the epoch that was best for
+    the other half of it.
+    """
+
+    def __init__(self, head: HeadEnsemble, held: NDArray[np.bool_], groups: NDArray[np.int64], seed: int) -> None:
+        self.head, self.held = head, torch.from_numpy(held)
+        half = torch.from_numpy(np.random.default_rng(seed).permutation(groups.max() + 1)[groups] % 2 == 0)
+        self.halves = [self.held & half, self.held & ~half]
+        self.errors = torch.full((len(held),), float("inf"))
+        self.errors_of_halves = torch.full((2, len(held)), float("inf"))
+        self.answers = torch.zeros(held.shape)
         self.weights = [parameter.detach().clone() for parameter in head.parameters()]
         self.latest = 0
 
-    def keep(self, errors: Tensor, epoch: int) -> None:
-        better = errors < self.errors
+    def keep(self, answers: Tensor, targets: Tensor, epoch: int) -> None:
+        errors = (answers - targets).abs()
+        of_all = _mean_where(self.held, errors, errors.mean(1))
+        better = of_all < self.errors
         if bool(better.any()):
             self.latest = epoch
-            self.errors = torch.where(better, errors, self.errors)
+            self.errors = torch.where(better, of_all, self.errors)
             for kept, parameter in zip(self.weights, self.head.parameters(), strict=True):
                 kept[better] = parameter.detach()[better]
+        for side, half in enumerate(self.halves):
+            of_half = _mean_where(half, errors, of_all)
+            mine = (of_half < self.errors_of_halves[side])[:, None] & self.halves[1 - side]
+            self.answers = torch.where(mine, answers, self.answers)
+            self.errors_of_halves[side] = torch.minimum(of_half, self.errors_of_halves[side])
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -215,11 +279,10 @@ class _Best:
             parameter.copy_(kept)
 
 
-@torch.no_grad()
-def _errors(head: HeadEnsemble, inputs: Tensor, targets: Tensor) -> Tensor:
-    """The mean absolute error of each member, standardised."""
-    head.eval()
-    return (head(inputs) - targets).abs().mean(1)
+def _mean_where(chosen: Tensor, values: Tensor, otherwise: Tensor) -> Tensor:
+    """The mean of the chosen of each row, or another value where there are none."""
+    count = chosen.sum(1)
+    return torch.where(count > 0, (values * chosen).sum(1) / count.clamp(min=1), otherwise)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, peak: float, epoch: float, epochs: int) -> None:

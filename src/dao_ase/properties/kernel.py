@@ -5,7 +5,7 @@
 The norms are root mean squares over the standardised features that come from the trunk, and over the others. l, w and the
 noise λ are those with the least error when each formula is left out in turn; ỹ is the median and a = (K + λD)⁻¹ (y − ỹ). The
 diagonal D holds the crystals' own residuals in units of their mean, found by iteration: absolute errors are made small, not
-squares, which few outliers would rule.
+squares, which few outliers would rule. Where that is better for formulas left out, y is squeezed (squeeze.py).
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dao_ase.properties.squeeze import STRENGTH, Squeeze
+
 LENGTHS, MIXES, NOISES = (0.5, 1.0, 2.0), (0.0, 0.3, 0.6), (0.1, 0.3, 1.0)
 MOST = 4000
-"""With more crystals to train on the networks read alone: the matrices grow with the square, and networks want data."""
+"""With more crystals to train on there is no kernel reader: its matrices grow with the square, and networks want data."""
 ITERATIONS = 6
 SAMPLE = 600
 """Crystals by which length, mixture and noise are chosen."""
@@ -37,6 +39,7 @@ class KernelReader(nn.Module):
         self.constants = constants
         self.register_buffer("weights", torch.zeros(crystals))
         self.register_buffer("settings", torch.tensor([1.0, 0.5, 0.0]))  # l, w, ỹ
+        self.squeeze = Squeeze()
 
     def forward(
         self, standard: Float[Tensor, "crystals features"], reference: Float[Tensor, "known features"]
@@ -44,7 +47,7 @@ class KernelReader(nn.Module):
         length, mix, middle = self.settings.tolist()
         used = self.weights != 0
         distances = self.distances(standard, reference[used])
-        return middle + kernel(*distances, length, mix) @ self.weights[used]
+        return self.squeeze.restored(middle + kernel(*distances, length, mix) @ self.weights[used])
 
     def distances(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Root mean square differences of the features of the trunk, and of the constants."""
@@ -56,26 +59,47 @@ class KernelReader(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, standard: Tensor, values: Tensor, groups: NDArray[np.int64], chosen: NDArray[np.int64], seed: int
-    ) -> None:
-        """Fits the chosen of all crystals; ``groups`` numbers their formulas."""
-        sample = np.random.default_rng(seed).permutation(chosen)[:SAMPLE]
-        middle = float(values[chosen].median())
-        length, mix, noise = self._best(standard[sample], values[sample] - middle, groups[sample])
-        matrix = kernel(*self.distances(standard[chosen], standard[chosen]), length, mix).double()
-        solved = _robust(matrix, (values[chosen] - middle).double(), noise)
-        self.weights.zero_()
-        self.weights[chosen] = solved.float()
-        self.settings.copy_(torch.tensor([length, mix, middle]))
+        self,
+        standard: Tensor,
+        values: Tensor,
+        groups: NDArray[np.int64],
+        chosen: NDArray[np.int64],
+        parts: NDArray[np.int64],
+        seed: int,
+    ) -> NDArray[np.float64]:
+        """Fits the chosen of all crystals; what it says of each of their ``parts`` from the others alone.
 
-    def _best(self, standard: Tensor, values: Tensor, groups: NDArray[np.int64]) -> tuple[float, float, float]:
+        ``groups`` numbers the formulas of all crystals.
+        """
+        sample = np.random.default_rng(seed).permutation(chosen)[:SAMPLE]
+        values = values.double()
+        length, mix, noise, strength = self._best(standard[sample], values[sample], groups[sample])
+        squeezed = self.squeeze.fit(values[chosen], strength)(values[chosen])
+        middle = squeezed.median()
+        matrix = kernel(*self.distances(standard[chosen], standard[chosen]), length, mix).double()
+        self.weights.zero_()
+        self.weights[chosen] = _robust(matrix, squeezed - middle, noise).float()
+        self.settings.copy_(torch.tensor([length, mix, float(middle)]))
+        said = torch.zeros_like(squeezed)
+        for part in np.unique(parts):
+            mine, rest = (torch.from_numpy(np.flatnonzero(one)) for one in (parts == part, parts != part))
+            weights = _robust(matrix[rest][:, rest], squeezed[rest] - middle, noise)
+            said[mine] = middle + matrix[mine][:, rest] @ weights
+        return self.squeeze.restored(said).numpy()
+
+    def _best(self, standard: Tensor, values: Tensor, groups: NDArray[np.int64]) -> tuple[float, float, float, float]:
+        """l, w, λ and how much the values are squeezed."""
         distances = self.distances(standard, standard)
+        scales = {strength: Squeeze().fit(values, strength) for strength in (0.0, STRENGTH)}
         found = {}
         for length, mix in product(LENGTHS, MIXES):
             eigenvalues, vectors = torch.linalg.eigh(kernel(*distances, length, mix).double())
             for noise in NOISES:
                 inverse = (vectors / (eigenvalues.clamp(min=0) + noise)) @ vectors.T
-                found[length, mix, noise] = _left_out(inverse, values.double(), groups)
+                for strength, scale in scales.items():
+                    squeezed = scale(values)
+                    said = scale.restored(squeezed - _left_out(inverse, squeezed - squeezed.median(), groups))
+                    found[length, mix, noise, strength] = float((said - values).abs().mean())
         return min(found, key=lambda key: found[key])
 
 
@@ -95,12 +119,12 @@ def _robust(matrix: Tensor, values: Tensor, noise: float) -> Tensor:
     return weights
 
 
-def _left_out(inverse: Tensor, values: Tensor, groups: NDArray[np.int64]) -> float:
-    """The mean absolute error when each group is left out in turn: (K⁻¹)_GG⁻¹ (K⁻¹ y)_G."""
+def _left_out(inverse: Tensor, values: Tensor, groups: NDArray[np.int64]) -> Tensor:
+    """The error of each crystal when each group is left out in turn: (K⁻¹)_GG⁻¹ (K⁻¹ y)_G."""
     weights = inverse @ values
     errors = weights / inverse.diagonal()
     names, sizes = np.unique(groups, return_counts=True)
     for name in names[sizes > 1]:
         mine = torch.from_numpy(np.flatnonzero(groups == name))
         errors[mine] = torch.linalg.solve(inverse[mine][:, mine], weights[mine])
-    return float(errors.abs().mean())
+    return errors

@@ -5,8 +5,8 @@
 The labels are the Materials Project's (CC BY 4.0), computed with PBE, whose gaps are known to be too small. A crystal that
 lacks the label (`RECIPES` names the column) is left out and counted, as are CsV3Sb5, Zr4Rh2O, Zr4Pd2O and Cr3Os with what is
 close to them (`table.too_close`). The error on the validation part, whose crystals no fold has seen, is kept in the header;
-the test part is not read. The networks read alone: a kernel reader beside them, which has no notion that most gaps are
-exactly zero, raised the error on validation from 0.33 to 0.35 eV.
+the test part is not read. There is no kernel reader: it has no notion that most gaps are exactly zero, and beside the
+networks raised the error on validation from 0.33 to 0.35 eV.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     x = [mean_i h_i^l, std_i h_i^l for each level l;  log V/N;  statistics of the composition],    ŷ_m = c + s f_m(x̂)
 
-With a fixed trunk and up to 4000 crystals each ŷ_m is averaged with a kernel reader (kernel.py), which learns more of few.
+With a fixed trunk each ŷ_m is one term of a weighted mean, beside a kernel reader (kernel.py), which learns more of few
+crystals, and trees (trees.py); the weights are those that are best for crystals left out of training (fit.py).
 
 h_i^l is the state of atom i after level l of the trunk (`Potential.states`), x̂ is x standardised on the crystals that were
 trained on, and f_m a network with two hidden layers. Means and deviations do not change when a cell is repeated, turned or
@@ -11,7 +12,7 @@ its atoms are listed in another order; nor does ŷ, which is intensive. An exten
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ from dao_ase.potential import Potential
 from dao_ase.properties.descriptors import composition_statistics
 from dao_ase.properties.graphs import GraphBatch, Graphs
 from dao_ase.properties.kernel import KernelReader
+from dao_ase.properties.trees import TreeReader
 
 SLOTS = 60_000
 """Neighbour slots in one pass of the trunk."""
@@ -34,20 +36,21 @@ SLOTS = 60_000
 class HeadConfig:
     """Sizes of the networks that read the property."""
 
-    members: int = 4  # networks in one fold, which differ by their random start and order of crystals
+    members: int = 8  # networks in one fold; they differ by their random start and the crystals that they go without
     width: int = 64
     dropout: float = 0.2
     feature_dropout: float = 0.1
 
 
 class HeadEnsemble(nn.Module):
-    """``members`` networks side by side, one batched product for each layer; each may be averaged with a kernel reader."""
+    """``members`` networks side by side, one batched product for each layer; beside them other readers may stand."""
 
     mean: Tensor
     deviation: Tensor
     center: Tensor
     scale: Tensor
     reference: Tensor
+    blend: Tensor
 
     def __init__(self, features: int, config: HeadConfig) -> None:
         super().__init__()
@@ -63,7 +66,9 @@ class HeadEnsemble(nn.Module):
         self.register_buffer("center", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("reference", torch.zeros(0, features), persistent=False)
+        self.register_buffer("blend", torch.tensor([1.0, 0.0, 0.0]))  # weights of networks, kernel and trees
         self.kernel: KernelReader | None = None
+        self.trees: TreeReader | None = None
 
     @torch.no_grad()
     def fit_scales(self, features: Float[Tensor, "crystals features"], values: Float[Tensor, "crystals"]) -> None:
@@ -90,17 +95,46 @@ class HeadEnsemble(nn.Module):
         return torch.baddbmm(self.outer_bias, second, self.outer).squeeze(-1)
 
     def values(self, features: Float[Tensor, "crystals features"]) -> Float[Tensor, "members crystals"]:
-        """ŷ_m of features as they are."""
+        """ŷ_m of features as they are, blended with what the other readers say."""
         standard = self.standardise(features)
-        values = self.center + self.scale * self(standard)
-        if self.kernel is None:
-            return values
-        return 0.5 * (values + self.kernel(standard, self.standardise(self.reference)))
+        networks, kernel, trees = self.blend.tolist()
+        values = networks * (self.center + self.scale * self(standard))
+        if self.kernel is not None:
+            values = values + kernel * self.kernel(standard, self.standardise(self.reference))
+        if self.trees is not None:  # the forest that went without the same crystals as the network
+            forests = self.trees(standard)
+            values = values + trees * forests[torch.arange(len(values)) % len(forests)]
+        return values
 
     def add_kernel(self, reference: Float[Tensor, "known features"], constants: int) -> KernelReader:
         """A kernel reader on these features of known crystals, still to be fitted or loaded."""
         self.reference, self.kernel = reference, KernelReader(len(reference), constants)
+        self.blend.copy_(torch.tensor([0.5, 0.5, 0.0]))  # as in files that say nothing of weights
         return self.kernel
+
+    def add_trees(self, forests: int) -> TreeReader:
+        """Trees of so many forests, still to be fitted or loaded."""
+        self.trees = TreeReader(forests)
+        return self.trees
+
+    @classmethod
+    def restored(
+        cls, tensors: Mapping[str, Tensor], place: str, config: HeadConfig, reference: Tensor | None, constants: int
+    ) -> HeadEnsemble:
+        """The readers whose tensors have names that begin with ``place``."""
+        state = {name.removeprefix(place): tensor for name, tensor in tensors.items() if name.startswith(place)}
+        head = cls(len(state["mean"]), config)
+        if "kernel.weights" in state:
+            if reference is None:
+                raise KeyError("reference")
+            head.add_kernel(reference, constants)
+        if "trees.start" in state:
+            head.add_trees(len(state["trees.start"]))
+        since_version_2 = {
+            name: one for name, one in head.state_dict().items() if name in ("blend", "kernel.squeeze.settings")
+        }
+        head.load_state_dict(since_version_2 | state)
+        return head.eval().requires_grad_(False)
 
 
 def pooled(

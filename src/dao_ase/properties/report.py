@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ def model_card(result: CrossValidation, found: dict[str, Any]) -> str:
         f"# {target.name}{unit}",
         "",
         f"Predicts {target.name}{unit} of ordered crystals: DAO-P's states of the atoms, pooled, and statistics of the",
-        f"composition, read by {result.model.heads[0].config.members} small networks in each of "
+        f"composition, read by {result.model.heads[0].config.members} small networks{_others(header)} in each of "
         f"{len(result.model.heads)} folds; the trunk (DAO-P) was {trunk}.",
         f"Learnt is {learnt}{' per atom' if target.extensive else ''}.",
         "",
@@ -105,6 +105,18 @@ def model_card(result: CrossValidation, found: dict[str, Any]) -> str:
         "smaller. It knows only of crystals like those above: for others it can be far too small.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _others(header: Mapping[str, Any]) -> str:
+    """The readers beside the networks, and how much each counts, on the mean of the folds."""
+    weights = [
+        fold["weights of the readers"] for fold in header["training"]["folds"] if "weights of the readers" in fold
+    ]
+    if not weights:
+        return ""
+    names = list(dict.fromkeys(name for one in weights for name in one))
+    shares = [f"{name} {np.mean([one.get(name, 0.0) for one in weights]):.0%}" for name in names]
+    return f" and {'a kernel reader and ' if 'kernel' in names else ''}trees ({', '.join(shares)})"
 
 
 def draw(result: CrossValidation, folder: Path, families: dict[str, dict[str, float]]) -> None:
