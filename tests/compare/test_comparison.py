@@ -151,7 +151,7 @@ def test_search_reports_both_ways(folder):
     row = report["rows"][0]
     assert len(row["DAO"]["candidates"]) == 3
     energies = [one["energy_per_atom"] for one in row["DAO"]["candidates"]]
-    assert energies == sorted(energies)
+    assert energies[0] < min(energies) + 0.1, "the likeliest is among the lowest"
     assert len(row["refined"]) == 1 and row["random"] and row["pw.x on the known structure"]["rmse"] < 0.05
     assert set(row["best"]) == {"DAO, then pw.x", "pw.x alone", "pw.x on the known structure"}
     found = row["best"]["DAO, then pw.x"]
@@ -195,9 +195,9 @@ def test_relaxing_the_atoms_alone_keeps_the_cell(looking):
 
 
 def test_random_cell_that_does_not_converge_costs_its_time(looking):
-    row = looking(f"cat {PRINTED}/unconverged.pwo; exit 2", search={"budget": 5.0})["rows"][0]
-    wall = row["random"][0]["times"]["wall"]
-    assert len(row["random"]) == pytest.approx(5 / wall, abs=1.1) and row["best"]["pw.x alone"]["energy"] is None
+    row = looking(f"cat {PRINTED}/unconverged.pwo; exit 2", search={"budget": 2.0})["rows"][0]
+    assert row["random"][0]["times"]["processor"] == 0.2 and row["best"]["pw.x alone"]["energy"] is None
+    assert len(row["random"]) in (5, 6), "until not more than a second is left"
     assert all(one["kind"] == "not converged" for one in row["random"])
 
 
@@ -211,7 +211,10 @@ def test_random_search_ends_when_all_fails(looking):
 def test_random_cell_that_was_cut_off_gets_no_second_budget(looking):
     script = f"echo x >> ../../../calls; cat {PRINTED}/stopped.pwo; mkdir -p state; exit 255"
     row = looking(script, search={"refine": 1, "budget": 2.0})["rows"][0]
-    assert [one["times"]["wall"] for one in row["random"]] == [pytest.approx(2.0, abs=0.5)]
+    attempts = [one["notes"]["attempts"] for one in row["random"]]
+    assert attempts == [2] and row["random"][0]["times"]["processor"] == pytest.approx(2 * 0.52), (
+        "it goes on until then"
+    )
     again = looking(script, search={"refine": 1, "budget": 2.0})["rows"][0]
     assert again["random"] == row["random"], "the candidate goes on, the random cell does not"
     assert again["refined"][0]["notes"]["attempts"] == 2

@@ -41,7 +41,9 @@ NUMBER = re.compile(r"[+-]?\d[\d.]*([de][+-]?\d+)?", re.IGNORECASE)
 @click.option("--symmetrize/--no-symmetrize", default=True, show_default=True,
               help="search: move candidates onto the symmetry found within 0.1 Å, which saves pw.x k-points.")  # fmt: skip
 @click.option(
-    "--budget", type=click.FloatRange(0), help="search: seconds for pw.x alone. Default: what the other way took."
+    "--budget",
+    type=click.FloatRange(0),
+    help="search: processor seconds for pw.x alone. Default: what the other way took.",
 )
 @click.option("--known", type=click.Path(exists=True, dir_okay=False), help="search: the structure to be found.")
 @click.option(

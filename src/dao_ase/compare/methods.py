@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from dao_ase.potential import Potential
     from dao_ase.relax import Frame
 
+LEAST = 1.0
+"""Seconds for which it is not worth while to start pw.x."""
 REPEATS, PATIENCE = 10, 2.0
 """A fast method is timed by the median of so many calls, or of as many as fit into so many seconds."""
 Array = NDArray[np.float64]
@@ -183,6 +185,7 @@ class Espresso:
     ) -> None:
         self.preset, self.folder, self.machine, self.pseudo_dirs = preset, folder, machine, pseudo_dirs
         self.extra, self.deadline = extra or {}, deadline
+        self.wall = self.processor = 0.0
         self.used: dict[str, Pseudopotential] = {}
         self.inputs: dict[str, str] = {}
         self.versions: set[str] = set()
@@ -219,7 +222,7 @@ class Espresso:
     def run(
         self, atoms: Atoms, task: str, grid: tuple[int, int, int] | None = None, limit: float | None = None
     ) -> Result:
-        """A calculation, whatever comes of it. ``limit`` (s) is for all attempts together, not for each."""
+        """A calculation, whatever comes of it. ``limit`` (processor s) is for all attempts together."""
         try:
             pseudopotentials = find(atoms.get_chemical_symbols(), self.pseudo_dirs)
         except EspressoError:
@@ -231,20 +234,26 @@ class Espresso:
         result = self._known_or_run(calculation, limit)
         self.inputs[calculation.name] = (result.folder / "espresso.pwi").read_text(encoding="utf-8")
         self.versions.add(result.output.version)
+        self.wall, self.processor = self.wall + result.wall_seconds, self.processor + result.processor_seconds
         if result.output.ranks != self.machine.cores:
             said = f"{calculation.name} was computed on {result.output.ranks} core(s), not on {self.machine.cores}"
             self.remarks[said] = None
         return result
 
     def _known_or_run(self, calculation: Calculation, limit: float | None) -> Result:
-        """Runs pw.x within the walltime and the limit; after them, only what is known already."""
+        """Runs pw.x within the walltime and the limit; after them, only what is known already.
+
+        Only wall time can be given to pw.x: so much of it as its calculations so far took for such a processor time.
+        """
         if is_finished(calculation, self.folder):
             return run(calculation, self.folder, self.machine)
         known, left = earlier(calculation, self.folder), self.machine.timeout
         if self.deadline is not None:
             left = min(left, self.deadline - time.monotonic())
         if limit is not None:
-            left = min(left, limit - (known.wall_seconds if known else 0.0))
+            pace = max(1 / self.machine.cores, self.wall / self.processor if self.processor else 0.0)
+            remaining = limit - (known.processor_seconds if known else 0.0)
+            left = min(left, remaining * pace if remaining > LEAST else 0.0)
         if left > 0:
             return run(calculation, self.folder, replace(self.machine, timeout=max(left, 1.0)))
         if known is not None:

@@ -187,7 +187,7 @@ def _search_section(row: Row) -> str:
     said = (
         f"DAO-G drew {row['DAO']['drawn']} structures, DAO-P relaxed and ranked them: {times['processor']:.1f} s of "
         f"processor time, {times['wall']:.1f} s in all. Of those that differ pw.x refined the best {len(row['refined'])} "
-        f"({row['refined by']}); alone, from random cells, it had {row['budget']:.0f} s."
+        f"({row['refined by']}); alone, from random cells, it had {row['budget']:.0f} s of processor time."
     )
     return _section(
         f"Search: {row['name']}",
