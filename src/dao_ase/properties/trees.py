@@ -26,8 +26,8 @@ ROWS, MOST_ROWS = 0.8, 4000
 CUT, RIDGE, LEAST = 0.8, 1.0, 5
 """The quantile at which residuals are cut; crystals added to each leaf with a residual of zero; the fewest in a leaf."""
 BINS = 48
-GRAIN = 1e-3
-"""Standard deviations; smaller differences of a feature are noise, and no threshold lies between them."""
+NOISE = 1e-4
+"""Standard deviations; smaller differences of a feature say nothing, and no threshold lies between them."""
 Rows = NDArray[np.float32]
 
 
@@ -107,16 +107,20 @@ def _leaf(x: Rows, feature: NDArray[np.integer], threshold: NDArray[np.float32])
 
 
 def _bins(x: Rows) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Between which thresholds each feature of each crystal lies, and these thresholds: halfway between known values."""
+    """Between which thresholds each feature of each crystal lies, and these thresholds.
+
+    They stand in the widest of the gaps between the values of about as many crystals each, where noise crosses none.
+    """
     bins = np.empty(x.shape, np.int64)
     edges = np.full((x.shape[1], BINS), np.inf, np.float32)
     for column, feature in enumerate(x.T):
-        rounded = np.round(feature / GRAIN) * GRAIN
-        known = np.unique(rounded)
-        low = np.arange(len(known) - 1)
+        known, counts = np.unique(feature, return_counts=True)
+        gaps, low = np.diff(known), np.arange(len(known) - 1)
         if len(low) >= BINS:
-            quantiles = np.quantile(rounded, np.arange(1, BINS) / BINS, method="nearest")
-            low = np.setdiff1d(np.searchsorted(known, quantiles), [len(known) - 1])
+            window = np.cumsum(counts)[:-1] * (BINS - 1) // len(feature)
+            order = np.lexsort((gaps, window))
+            low = order[np.diff(window[order], append=BINS) > 0]
+        low = low[gaps[low] > NOISE]
         middle = (0.5 * (known[low] + known[low + 1])).astype(np.float32)
         edges[column, : len(middle)] = middle
         bins[:, column] = np.searchsorted(middle, feature, side="left")
