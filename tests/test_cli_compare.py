@@ -46,6 +46,7 @@ def test_two_atoms_with_the_real_program(silicon, tmp_path, monkeypatch):
     assert reference["times"]["scf_iterations"] >= 3 and reference["notes"]["electrons"] == 8
     assert abs(reference["pressure"]) < 3  # the cell is within 1 % of the relaxed one
     assert ours["against pw.x"]["forces"]["largest"] < 0.01 and abs(ours["against pw.x"]["stress"]["pressure"]) < 5
+    assert any("above the 25 Ry that were set" in one for one in report["remarks"])
     assert "times faster than pw.x" in done.stdout and (tmp_path / "report" / "report.html").exists()
     monkeypatch.setenv("PATH", "")
     assert run(*arguments).exit_code == 0, "what is finished needs no program any more"

@@ -212,6 +212,7 @@ def test_random_cell_that_was_cut_off_gets_no_second_budget(looking):
     script = f"echo x >> ../../../calls; cat {PRINTED}/stopped.pwo; mkdir -p state; exit 255"
     row = looking(script, search={"refine": 1, "budget": 2.0})["rows"][0]
     attempts = [one["notes"]["attempts"] for one in row["random"]]
+    assert row["random"][0]["notes"]["end"] == "cut off after 2 ionic steps, when the time was spent"
     assert attempts == [2] and row["random"][0]["times"]["processor"] == pytest.approx(2 * 0.52), (
         "it goes on until then"
     )

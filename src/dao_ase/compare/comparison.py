@@ -128,7 +128,7 @@ def _report(rows: Sequence[Row], settings: Settings, pw: Espresso, left_out: Seq
             "command of pw.x": settings.machine.words, "cores": settings.machine.cores,
             "time-out of a calculation (s)": settings.machine.timeout,
             "force below which DAO-P and peers are relaxed (eV/Å)": settings.fmax,
-        },
+        } | _of_search(settings),
         "versions": _versions(settings, pw),
         "machine": {
             "processor": _processor(), "BLAS of pw.x": blas() or "unknown",
@@ -140,6 +140,18 @@ def _report(rows: Sequence[Row], settings: Settings, pw: Espresso, left_out: Seq
         },
         "remarks": list(pw.remarks),
         "inputs": dict(pw.inputs),
+    }  # fmt: skip
+
+
+def _of_search(settings: Settings) -> dict[str, Any]:
+    """What was chosen for a search; what the other way took is the budget where none was given."""
+    chosen = settings.search
+    budget = "as the other way" if chosen.budget is None else chosen.budget
+    if settings.task != "search":
+        return {}
+    return {
+        "structures drawn by DAO-G": chosen.number, "seed": chosen.seed, "refined by pw.x, at most": chosen.refine,
+        "candidates symmetrized": chosen.symmetrize, "budget of pw.x alone (processor s)": budget,
     }  # fmt: skip
 
 

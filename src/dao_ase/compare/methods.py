@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -229,7 +229,7 @@ class Espresso:
             self.machine.require_program()  # where both are missing, the program is the first thing to get
             raise
         self.used |= pseudopotentials
-        self.remarks |= dict.fromkeys(self.preset.cutoffs(pseudopotentials.values())[2])
+        self.remarks |= dict.fromkeys(self._low_cutoffs(pseudopotentials.values()))
         calculation = Calculation(atoms, task, self.preset, pseudopotentials, self.extra, grid)
         result = self._known_or_run(calculation, limit)
         self.inputs[calculation.name] = (result.folder / "espresso.pwi").read_text(encoding="utf-8")
@@ -239,6 +239,17 @@ class Espresso:
             said = f"{calculation.name} was computed on {result.output.ranks} core(s), not on {self.machine.cores}"
             self.remarks[said] = None
         return result
+
+    def _low_cutoffs(self, pseudopotentials: Iterable[Pseudopotential]) -> list[str]:
+        """Whose stated cutoff is above the preset's, which was raised, or above the one that was set, which stays."""
+        if "ecutwfc" not in self.extra:
+            return self.preset.cutoffs(pseudopotentials)[2]
+        chosen = float(self.extra["ecutwfc"])
+        return [
+            f"{one.file.name} states a cutoff of {one.ecutwfc:.0f} Ry, above the {chosen:.0f} Ry that were set"
+            for one in pseudopotentials
+            if one.ecutwfc > chosen
+        ]
 
     def _known_or_run(self, calculation: Calculation, limit: float | None) -> Result:
         """Runs pw.x within the walltime and the limit; after them, only what is known already.

@@ -185,9 +185,10 @@ def _search_section(row: Row) -> str:
     ]  # fmt: skip
     times = row["DAO"]["times"]
     said = (
-        f"DAO-G drew {row['DAO']['drawn']} structures, DAO-P relaxed and ranked them: {times['processor']:.1f} s of "
-        f"processor time, {times['wall']:.1f} s in all. Of those that differ pw.x refined the best {len(row['refined'])} "
-        f"({row['refined by']}); alone, from random cells, it had {row['budget']:.0f} s of processor time."
+        f"DAO-G ({row['DAO']['model']}) drew {row['DAO']['drawn']} structures, DAO-P relaxed and ranked them: "
+        f"{times['processor']:.1f} s of processor time, {times['wall']:.1f} s in all. "
+        f"Of those that differ pw.x refined the best {len(row['refined'])} ({row['refined by']}); "
+        f"alone, from random cells, it had {row['budget']:.0f} s of processor time."
     )
     return _section(
         f"Search: {row['name']}",

@@ -167,6 +167,12 @@ def _random_search(
         while one.get("kind") == "out of time" and used < _seconds(one) < left - LEAST:
             used = _seconds(one)
             one = _refine(pw, atoms, "vc-relax", known, number, left)
+        if one.get("kind") == "out of time" and "times" in one:  # it has had its time, and is not to be continued
+            said = "cut off {}, when the time was spent"
+            if "problem" in one:
+                one["problem"] = said.format("before the first energy")
+            else:
+                one["notes"]["end"] = said.format(f"after {len(one['energies'])} ionic steps")
         yield one
         failures = failures + 1 if one.get("kind") == "failed" and "energy_per_atom" not in one else 0
         if "times" not in one or failures == HOPELESS:
