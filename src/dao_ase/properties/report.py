@@ -116,7 +116,7 @@ def _others(header: Mapping[str, Any]) -> str:
         return ""
     names = list(dict.fromkeys(name for one in weights for name in one))
     shares = [f"{name} {np.mean([one.get(name, 0.0) for one in weights]):.0%}" for name in names]
-    return f" and {'a kernel reader and ' if 'kernel' in names else ''}trees ({', '.join(shares)})"
+    return f"{', a kernel reader' if 'kernel' in names else ''} and trees ({', '.join(shares)})"
 
 
 def draw(result: CrossValidation, folder: Path, families: dict[str, dict[str, float]]) -> None:
