@@ -29,6 +29,7 @@ class PictureFile(click.Path):
         super().__init__(dir_okay=False, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path, if a picture can be drawn there."""
         path = Path(value)
         super().convert(path, param, ctx)
         if path.suffix.lower() not in PICTURES:
