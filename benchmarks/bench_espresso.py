@@ -110,9 +110,7 @@ if __name__ == "__main__":
     parser.add_argument("--cores", type=int, default=1)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    small, all_ = ["Si", "Al", "Cu", "MgO", "NaCl"], list(CRYSTALS)
-    if options.quick:
-        small, all_ = ["Si"], ["Si"]
+    all_ = ["Si"] if options.quick else list(CRYSTALS)
     peers = ["chgnet"] if importlib.util.find_spec("chgnet") else []
     base = Settings(
         "scf", options.output / "scf", peers=peers, machine=Machine(options.cores), calculations=options.calculations,
@@ -123,7 +121,7 @@ if __name__ == "__main__":
         "scf": (crystals(all_), base),
         "vc-relax": (crystals(all_), replace(base, task="vc-relax")),
         "eos": (crystals(all_), replace(base, task="eos")),
-        "scf, standard": (crystals(small), replace(base, preset="standard")),
+        "scf, standard": (crystals(all_), replace(base, preset="standard")),
     }
     if not options.quick:
         cheap = replace(base, extra=CHEAP, kspacing=0.7)
