@@ -1,6 +1,6 @@
 """A wider DAO-P that begins where a trained one stands: every channel of the atoms' states twice, the function the same.
 
-    python -m dao_ase.train.widen src/dao_ase/weights/dao_p.safetensors runs/dao_p_wide.safetensors
+    python -m dao_ase.train.widen runs/dao_p_longer/weights.safetensors runs/dao_p_wide.safetensors
 
 A state x becomes [x, x]. What reads it shares its weight between the copies at random, W → [W u, W (1 − u)], so that the sum
 is as before and the copies learn different things from the first step on; what writes it writes both.
