@@ -35,6 +35,7 @@ LAYERS = [
     ["rank", "mend", "ase_plugin", "simulate", "trained_network"],
     ["cell_sampler"],
     ["generator", "properties", "phase_diagram"],
+    ["drawn"],
     ["benchmark", "compare", "screen", "hull_plot", "gallery", "doctor", "torchsim", "transformations", "flows"],
     ["cli"],
 ]

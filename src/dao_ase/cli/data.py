@@ -198,3 +198,27 @@ def relax(
     for share, value in report["energy change, meV/atom"].items():
         click.echo(f"{share:>8s}  of the energy changes lie below {value} meV/atom")
     click.echo(f"each crystal's fate is in {output / 'relaxed.jsonl'}")
+
+
+@data.command()
+@click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npz file.")
+@click.option("--parents", default=10_000, show_default=True, help="Stable crystals whose atoms are taken, at most.")
+@click.option("--each", default=2, show_default=True, help="Crystals drawn with the atoms of each.")
+@click.option("--max-atoms", default=20, show_default=True, help="Leave out larger cells.")
+@click.option("--weights", type=click.Path(exists=True, dir_okay=False), help="Weights of another DAO-G.")
+@click.option("--workers", default=1, show_default=True, help="Processes.")
+@click.option("--seed", default=0, show_default=True)
+def draw(
+    store: Path, output: Path, parents: int, each: int, max_atoms: int, weights: str | None, workers: int, seed: int
+) -> None:
+    """Draw crystals with the atoms of those in STORE, each with its energy above the hull as DAO-P sees it; resumes."""
+    from dao_ase.data.store import CrystalStore
+    from dao_ase.drawn import DrawRules, draw_crystals
+
+    try:
+        rules = DrawRules(parents, each, max_atoms, seed=seed)
+        count = draw_crystals(CrystalStore.open(store), output, rules, weights=weights, workers=workers)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{count} crystals in {output}")
