@@ -24,3 +24,12 @@ CRYSTALS = {
     "RuO2": lambda: rutile("Ru", 4.492, 3.107, 0.305),
 }
 """Cubic zirconia stands for ZrO₂: three atoms instead of the twelve of baddeleyite. RuO₂ is a metal."""
+
+
+HOLD_OUT = {
+    "Cr6Os2": lambda: crystal(["Os", "Cr"], [(0, 0, 0), (0.25, 0, 0.5)], spacegroup=223, cellpar=[4.617] * 3 + [90] * 3)
+}
+"""A superconductor of the A15 type that no training saw; its length is that of the Materials Project's mp-416, in PBE."""
+
+TRANSFER = {"Os": lambda: bulk("Os", "hcp", a=2.734, c=4.317)}
+"""The metal by which osmium's pseudopotential, which comes from CP2K's list, is judged."""

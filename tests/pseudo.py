@@ -1,4 +1,4 @@
-"""Headers of pseudopotentials, without the potential: enough to choose one and to write an input."""
+"""Headers of pseudopotentials, without the potential: enough to choose one and to write an input; and some of CP2K's list."""
 
 from pathlib import Path
 
@@ -30,3 +30,42 @@ def write_upf_1(path: Path, element: str, functional: str) -> Path:
 """
     )
     return path
+
+
+LIST = """# a part of GTH_POTENTIALS
+H GTH-PBE-q1 GTH-PBE
+    1
+     0.20000000    2    -4.17890044     0.72446331
+    0
+#
+Si GTH-PBE-q4 GTH-PBE
+    2    2
+     0.44000000    1    -6.26928833
+    2
+     0.43563383    2     8.95174150    -2.70627082
+                                        3.49378060
+     0.49794218    1     2.43127673
+#
+Os GTH-PADE-q16 GTH-LDA-q16 GTH-PADE GTH-LDA
+    4    6    6
+     0.52000000    2     5.61307299     0.92195476
+    0
+#
+Os GTH-PBE-q16 GTH-PBE
+    4    6    6
+     0.52000000    2    13.46303008    -2.24116983
+    3
+     0.39012207    3    -3.27416829     2.36003137     3.61101851
+                                        2.82653464    -9.32360969
+                                                       7.40038577
+     0.34945025    2    -6.89928214     7.52931882
+                                       -8.90881017
+     0.39284207    2    -0.94268282    -1.08157042
+                                        1.22638558
+#
+"""
+
+
+def write_list(folder: Path) -> Path:
+    (folder / "GTH_POTENTIALS").write_text(LIST)
+    return folder

@@ -14,6 +14,7 @@ from dao_ase.cli import main
 from dao_ase.cli.compare import _keywords
 from dao_ase.espresso import pseudopotentials
 from dao_ase.espresso.pseudopotentials import DEBIAN
+from pseudo import write_list
 
 HAS_ESPRESSO = shutil.which("pw.x") is not None and DEBIAN.is_dir()
 
@@ -54,6 +55,18 @@ def test_two_atoms_with_the_real_program(silicon, tmp_path, monkeypatch):
 
 @pytest.mark.espresso
 @needs_espresso
+def test_real_program_reads_what_was_taken_from_the_list_of_cp2k(silicon, tmp_path):
+    done = run(silicon, "--pseudo-dir", write_list(tmp_path), "--kspacing", "0.7", "--set", "ecutwfc=30",
+               "-o", tmp_path / "report")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["pseudopotentials"]["Si"]["file"] == "Si_GTH-PBE-q4.gth"
+    reference = report["rows"][0]["methods"]["pw.x"]
+    assert reference["notes"]["electrons"] == 8 and abs(reference["pressure"]) < 3  # as with the other pseudopotential
+
+
+@pytest.mark.espresso
+@needs_espresso
 def test_search_for_silicon_with_the_real_program(silicon, tmp_path, monkeypatch):
     monkeypatch.delenv("ESPRESSO_PSEUDO", raising=False)
     arguments = ["Si2", "--task", "search", "--known", silicon, "-n", 2, "--refine", 1, "--budget", 4,
@@ -84,7 +97,8 @@ def test_what_is_known_belongs_to_a_search_and_to_its_formula(silicon):
 
 def test_machine_without_the_program_gets_one_sentence(silicon, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(pseudopotentials, "DEBIAN", tmp_path / "none")
+    for package in ("DEBIAN", "CP2K"):
+        monkeypatch.setattr(pseudopotentials, package, tmp_path / "none")
     done = run(silicon, "-o", tmp_path / "report")
     assert done.exit_code == 1
     said = [line for line in done.stderr.splitlines() if "install" in line]

@@ -35,7 +35,7 @@ def test_stated_cutoffs_raise_those_of_the_preset(tmp_path):
                   (("Si", 20, 90), ("Fe", 63.9, 781.7)))  # fmt: skip
     wave, density, raised = load_preset("fast").cutoffs([soft, hard])
     assert (wave, density) == (64, 782)
-    assert len(raised) == 1 and "Fe.UPF states a cutoff of 64 Ry" in raised[0]
+    assert len(raised) == 1 and "Fe.UPF needs a cutoff of 64 Ry" in raised[0]
 
 
 def test_grid_follows_reciprocal_lengths():

@@ -4,8 +4,9 @@ import pytest
 
 from dao_ase.espresso import pseudopotentials
 from dao_ase.espresso.errors import EspressoError
+from dao_ase.espresso.presets import load_preset
 from dao_ase.espresso.pseudopotentials import find, read
-from pseudo import write_upf, write_upf_1
+from pseudo import write_list, write_upf, write_upf_1
 
 
 def test_header_of_version_2(tmp_path):
@@ -53,4 +54,28 @@ def test_folder_that_is_not_there(tmp_path):
 
 def test_where_is_looked(monkeypatch, tmp_path):
     monkeypatch.setenv("ESPRESSO_PSEUDO", str(tmp_path))
-    assert pseudopotentials.directories(["mine"]) == [type(tmp_path)("mine"), tmp_path, pseudopotentials.DEBIAN]
+    debian = [pseudopotentials.DEBIAN, pseudopotentials.CP2K]
+    assert pseudopotentials.directories(["mine"]) == [type(tmp_path)("mine"), tmp_path, *debian]
+
+
+def test_list_of_cp2k_is_the_last_to_be_asked(tmp_path):
+    write_upf(tmp_path / "O.UPF", "O")
+    write_list(tmp_path)
+    found = find(["O", "Os"], [tmp_path])
+    assert (found["O"].name, found["Os"].name) == ("O.UPF", "Os_GTH-PBE-q16.gth")
+    assert (found["Os"].kind, found["Os"].functional) == ("norm-conserving", "PBE")
+    assert load_preset("fast").cutoffs(found.values())[::2] == (
+        111, ["Os_GTH-PBE-q16.gth needs a cutoff of 111 Ry, above the 90 Ry of preset 'fast': raised"]
+    )  # fmt: skip
+    found["Os"].put(tmp_path)
+    again = find(["Os"], [tmp_path])["Os"]
+    assert again.taken is None and again.digest == found["Os"].digest, "a file is before the list"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "one line", "x\n76 16 0\n8 11 0 0 0 0\n", "x\n999 1 0\n10 11 0 0 0 0\n0.2 0\n0\n"]
+)
+def test_file_that_is_no_pseudopotential(tmp_path, text):
+    (tmp_path / "Os.gth").write_text(text)
+    with pytest.raises(EspressoError, match="no PBE pseudopotential of Os"):
+        find(["Os"], [tmp_path])

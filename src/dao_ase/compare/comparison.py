@@ -135,7 +135,7 @@ def _report(rows: Sequence[Row], settings: Settings, pw: Espresso, left_out: Seq
             "load when the report was written": round(os.getloadavg()[0], 1),
         },
         "pseudopotentials": {
-            element: {"file": one.file.name, "kind": one.kind, "functional": one.functional, "digest": one.digest}
+            element: {"file": one.name, "kind": one.kind, "functional": one.functional, "digest": one.digest}
             for element, one in sorted(pw.used.items())
         },
         "remarks": list(pw.remarks),

@@ -246,7 +246,7 @@ class Espresso:
             return self.preset.cutoffs(pseudopotentials)[2]
         chosen = float(self.extra["ecutwfc"])
         return [
-            f"{one.file.name} states a cutoff of {one.ecutwfc:.0f} Ry, above the {chosen:.0f} Ry that were set"
+            f"{one.name} needs a cutoff of {one.ecutwfc:.0f} Ry, above the {chosen:.0f} Ry that were set"
             for one in pseudopotentials
             if one.ecutwfc > chosen
         ]

@@ -128,16 +128,13 @@ def check_keywords(words: Iterable[str]) -> None:
 def write_input(calculation: Calculation, place: Path, seconds: float, restart: bool) -> None:
     """The input file in the folder ``place``, for at most so many seconds, going on from a saved state or not.
 
-    Beside it stand links to the pseudopotentials, so that it names no folder of this machine.
+    Beside it stand the pseudopotentials, as links, so that it names no folder of this machine.
     """
     from ase.calculators.espresso import Espresso, EspressoProfile
 
     (place / "pseudo").mkdir(parents=True, exist_ok=True)
     for element in calculation.elements:
-        file = calculation.pseudopotentials[element].file
-        link = place / "pseudo" / file.name
-        link.unlink(missing_ok=True)
-        link.symlink_to(file.resolve())
+        calculation.pseudopotentials[element].put(place / "pseudo")
     atoms = calculation.atoms.copy()
     words = calculation.keywords | {
         "outdir": "state", "pseudo_dir": "pseudo", "max_seconds": seconds,
@@ -150,6 +147,6 @@ def write_input(calculation: Calculation, place: Path, seconds: float, restart: 
         profile=EspressoProfile("pw.x", place / "pseudo"),
         directory=place,
         input_data=words,
-        pseudopotentials={one: calculation.pseudopotentials[one].file.name for one in calculation.elements},
+        pseudopotentials={one: calculation.pseudopotentials[one].name for one in calculation.elements},
         kpts=calculation.k_grid,
     ).write_inputfiles(atoms, ["energy", "forces", "stress"])

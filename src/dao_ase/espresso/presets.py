@@ -45,7 +45,7 @@ class Preset:
             own_wave = float(self.ecutwfc[one.kind])
             if one.ecutwfc > own_wave:
                 raised.append(
-                    f"{one.file.name} states a cutoff of {one.ecutwfc:.0f} Ry, above the {own_wave:.0f} Ry of "
+                    f"{one.name} needs a cutoff of {one.ecutwfc:.0f} Ry, above the {own_wave:.0f} Ry of "
                     f"preset {self.name!r}: raised"
                 )
                 own_wave = math.ceil(one.ecutwfc)

@@ -1,4 +1,4 @@
-"""Pseudopotential files (UPF, both versions), found by element; of each, what its header says."""
+"""Pseudopotential files (UPF, both versions, and `gth`), found by element; of each, what its header says."""
 
 from __future__ import annotations
 
@@ -10,18 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dao_ase.espresso.errors import EspressoError
+from dao_ase.espresso.gth import LIST, from_list, read_gth
 
 DEBIAN = Path("/usr/share/espresso/pseudo")
 """Where the Debian package ``quantum-espresso-data`` keeps its pseudopotentials: about 25 elements, functionals mixed."""
+CP2K = Path("/usr/share/cp2k")
+"""Where the Debian package ``cp2k-data`` keeps CP2K's list, which has all elements up to radon in PBE."""
 KINDS = ("norm-conserving", "ultrasoft", "paw")
 HEADER = 65_536
 """Bytes of a file in which its header ends."""
-WHERE_TO_GET = "PseudoDojo (pseudo-dojo.org) and SSSP (materialscloud.org/sssp) have PBE sets to download"
+WHERE_TO_GET = (
+    "PseudoDojo (pseudo-dojo.org) and SSSP (materialscloud.org/sssp) have PBE sets to download: name their folder with "
+    "--pseudo-dir or ESPRESSO_PSEUDO; or apt-get install cp2k-data, which has every element up to radon"
+)
 
 
 @dataclass(frozen=True)
 class Pseudopotential:
-    """One file: its element, kind, functional, and the cutoffs (Ry) that it states, 0 where it states none."""
+    """One file: its element, kind, functional, and the cutoffs (Ry) that it needs, 0 where it states none.
+
+    ``taken`` are name and text of the file for pw.x, where ``file`` is a list of many.
+    """
 
     file: Path
     element: str
@@ -30,26 +39,43 @@ class Pseudopotential:
     fully_relativistic: bool
     ecutwfc: float
     ecutrho: float
+    taken: tuple[str, str] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name under which pw.x finds it."""
+        return self.file.name if self.taken is None else self.taken[0]
 
     @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that tell this file from others."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest()[:16]
+        content = self.file.read_bytes() if self.taken is None else self.taken[1].encode()
+        return hashlib.sha256(content).hexdigest()[:16]
+
+    def put(self, folder: Path) -> None:
+        """Into the folder under its name, as a link to the file or as what was taken from it."""
+        place = folder / self.name
+        place.unlink(missing_ok=True)
+        if self.taken is None:
+            place.symlink_to(self.file.resolve())
+        else:
+            place.write_text(self.taken[1], encoding="utf-8")
 
 
 def directories(given: Iterable[str | os.PathLike[str]] = ()) -> list[Path]:
-    """Where pseudopotentials are looked for: ``given``, then ``ESPRESSO_PSEUDO``, then the Debian package's."""
+    """Where pseudopotentials are looked for: ``given``, then ``ESPRESSO_PSEUDO``, then those of Debian's packages."""
     named = os.environ.get("ESPRESSO_PSEUDO")
-    folders = [*map(Path, given), *([Path(named)] if named else []), DEBIAN]
+    folders = [*map(Path, given), *([Path(named)] if named else []), DEBIAN, CP2K]
     return list(dict.fromkeys(folders))
 
 
 def find(elements: Iterable[str], folders: Sequence[Path], functional: str = "PBE") -> dict[str, Pseudopotential]:
     """One pseudopotential for each element, from the first folder that has one of this functional.
 
-    Where a folder has several: scalar relativistic before spin-orbit, stated cutoffs before none, then by name.
+    Where a folder has several: scalar relativistic before spin-orbit, UPF before ``.gth``, stated cutoffs before none, then
+    by name; CP2K's list of all elements is last.
     """
-    missing = [str(folder) for folder in folders[:-1] if not folder.is_dir()]
+    missing = [str(folder) for folder in folders if folder not in (DEBIAN, CP2K) and not folder.is_dir()]
     if missing:
         raise EspressoError("no pseudopotential", f"there is no folder {', '.join(missing)}; mend --pseudo-dir")
     chosen = {}
@@ -57,19 +83,21 @@ def find(elements: Iterable[str], folders: Sequence[Path], functional: str = "PB
         candidates = [one for folder in folders for one in sorted(_of_element(folder, element), key=_preference)]
         fitting = [one for one in candidates if one.functional == functional]
         if not fitting:
-            others = ", ".join(f"{one.file.name} ({one.functional})" for one in candidates)
+            others = ", ".join(f"{one.name} ({one.functional})" for one in candidates)
             raise EspressoError(
                 "no pseudopotential",
                 f"no {functional} pseudopotential of {element} in {', '.join(map(str, folders))}"
                 + (f" (there is {others}, but functionals must not be mixed)" if others else "")
-                + f"; {WHERE_TO_GET}: name their folder with --pseudo-dir or ESPRESSO_PSEUDO",
+                + f"; {WHERE_TO_GET}",
             )
         chosen[element] = fitting[0]
     return chosen
 
 
 def read(file: Path) -> Pseudopotential | None:
-    """What the header of a UPF file says; None for a file that has none."""
+    """What the header of a UPF file, or a whole ``.gth`` file, says; None for a file that has none."""
+    if file.suffix == ".gth":
+        return _gth(file, file.read_text(encoding="utf-8", errors="replace"))
     with file.open("rb") as stream:
         text = stream.read(HEADER).decode("utf-8", errors="replace")
     found = re.search(r"<PP_HEADER(.*?)(/>|</PP_HEADER>)", text, re.DOTALL)
@@ -118,21 +146,47 @@ def _functional(words: str) -> str:
     return tidy
 
 
+def _gth(file: Path, text: str, taken: tuple[str, str] | None = None) -> Pseudopotential | None:
+    from ase.data import chemical_symbols
+
+    found = read_gth(text)
+    if found is None or not 0 < found.atomic_number < len(chemical_symbols):
+        return None
+    return Pseudopotential(
+        file, chemical_symbols[found.atomic_number], "norm-conserving", "PBE" if found.is_pbe else "not PBE", False,
+        found.ecutwfc, 0.0, taken,
+    )  # fmt: skip
+
+
 def _of_element(folder: Path, element: str) -> list[Pseudopotential]:
-    """Files named after the element, as in ``Si.pbe-rrkj.UPF`` and ``Si_ONCV_PBE_sr.upf``, whose header agrees."""
+    """Files named after the element, as in ``Si.pbe-rrkj.UPF`` and ``Si_ONCV_PBE_sr.upf``, whose header agrees; and what
+    CP2K's list has.
+    """
     if not folder.is_dir():
         return []
     named = [
         file
         for file in folder.iterdir()
-        if file.suffix.lower() == ".upf" and re.match(rf"{element}([._-]|$)", file.stem, re.IGNORECASE)
+        # pw.x knows .gth by small letters alone
+        if (file.suffix.lower() == ".upf" or file.suffix == ".gth")
+        and re.match(rf"{element}([._-]|$)", file.stem, re.IGNORECASE)
     ]
     found = [read(file) for file in named]
+    found += [_listed(folder / LIST, element)] if (folder / LIST).is_file() else []
     return [one for one in found if one is not None and one.element == element]
 
 
-def _preference(one: Pseudopotential) -> tuple[bool, bool, str]:
-    return one.fully_relativistic, one.ecutwfc == 0, one.file.name
+def _listed(file: Path, element: str) -> Pseudopotential | None:
+    """What CP2K's list has of an element, written as pw.x reads it."""
+    from ase.data import atomic_numbers
+
+    taken = from_list(file.read_text(encoding="utf-8", errors="replace"), element, atomic_numbers[element])
+    return None if taken is None else _gth(file, taken[1], taken)
+
+
+def _preference(one: Pseudopotential) -> tuple[bool, bool, bool, bool, str]:
+    gth = one.name.endswith(".gth")
+    return one.fully_relativistic, one.taken is not None, gth, one.ecutwfc == 0, one.name
 
 
 def _number(text: str | None) -> float:
