@@ -1,26 +1,31 @@
 """DAO-P beside pw.x of Quantum ESPRESSO on a set of crystals: one geometry, relaxation of the cell, equation of state.
 
 What `dao-ase compare` does, for the whole set. Finished calculations are kept in ``--calculations`` and never repeated, so
-the command continues where it was stopped; ``--walltime 0`` begins nothing and reports what is there. Set ESPRESSO_PSEUDO to
-a folder of PBE pseudopotentials. Processor time is compared, since the machine may be busy: pw.x prints its own.
+the command continues where it was stopped; ``--walltime 0`` begins nothing and reports what is there, ``--only Cr6Os2 Si``
+takes some crystals. A crystal of which this folder has nothing of pw.x keeps the row of the results file, with the commit
+that measured it. Set ESPRESSO_PSEUDO to a folder of PBE pseudopotentials; osmium's is from CP2K's list (Debian: cp2k-data).
+Processor time is compared, since the machine may be busy: pw.x prints its own, its start included.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import ase.io
-from espresso_crystals import CRYSTALS
-from record import arguments, record
+from ase import Atoms
+from espresso_crystals import CRYSTALS, HOLD_OUT, TRANSFER
+from record import RESULTS, arguments, commit, record
 
 from dao_ase.compare.comparison import Settings, compare_all
 from dao_ase.compare.tasks import Crystal, Row
@@ -33,9 +38,12 @@ relaxes only its atoms.
 """
 
 
-def crystals(names: list[str]) -> list[Crystal]:
-    """The crystals of these names."""
-    return [Crystal(name, CRYSTALS[name]()) for name in names]
+Table = dict[str, Any]
+
+
+def crystals(made: dict[str, Callable[[], Atoms]], only: list[str]) -> list[Crystal]:
+    """Those of a set that were asked for; all where none was."""
+    return [Crystal(name, make()) for name, make in made.items() if not only or name in only]
 
 
 def flat(row: Row, method: str) -> dict[str, Any] | None:
@@ -70,15 +78,35 @@ def flat(row: Row, method: str) -> dict[str, Any] | None:
     return figures
 
 
-def summarised(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Every report as crystal → method → figures, with medians over the crystals."""
-    result: dict[str, Any] = {}
-    for name, report in reports.items():
-        table: dict[str, Any] = {}
-        for row in report["rows"]:
-            table[row["name"]] = {method: flat(row, method) for method in row["methods"]}
-        result[name] = table | {"over all": overall(table, "DAO-P"), "missing": report["problems"]}
-    return result
+def summarised(reports: dict[str, Table], earlier: Table) -> Table:
+    """Every report as crystal → method → figures, with medians over the crystals; rows of earlier where pw.x has none."""
+    before = earlier.get("figures", {})
+    return {name: merged(report, before.get(name, {}), earlier.get("commit", "")) for name, report in reports.items()}
+
+
+def merged(report: Table, before: Table, its_commit: str) -> Table:
+    """One table: each row says by which commit it was measured; an earlier one stays until pw.x has come as far again."""
+    table: Table = {}
+    for row in report["rows"]:
+        table[row["name"]] = {"commit": commit()} | {method: flat(row, method) for method in row["methods"]}
+    kept = {
+        name: {"commit": its_commit} | row
+        for name, row in before.items()
+        if name not in ("over all", "missing") and ended(row) and not ended(table.get(name, {}))
+    }
+    missing = [problem for problem in before.get("missing", []) if problem.partition(",")[0] not in table]
+    missing += [
+        f"{row['name']}, {method}: {found.get('problem') or found['notes']['end']}"
+        for row in report["rows"]
+        for method, found in row["methods"].items()
+        if row["name"] not in kept and ("problem" in found or found.get("converged") is False)
+    ]
+    return table | kept | {"over all": overall(table | kept, "DAO-P"), "missing": missing}
+
+
+def ended(row: Table) -> bool:
+    """Whether pw.x came to an end."""
+    return bool(row.get("pw.x")) and row["pw.x"].get("converged") is not False
 
 
 def overall(table: dict[str, Any], method: str) -> dict[str, Any]:
@@ -108,43 +136,45 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, default=Path("runs/espresso"), help="folder for the HTML reports")
     parser.add_argument("--walltime", type=float, help="seconds after which pw.x begins nothing more")
     parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument("--only", nargs="+", default=[], help="these crystals alone; the others keep their rows")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    all_ = ["Si"] if options.quick else list(CRYSTALS)
+    only = ["Si"] if options.quick else options.only
     peers = ["chgnet"] if importlib.util.find_spec("chgnet") else []
     base = Settings(
         "scf", options.output / "scf", peers=peers, machine=Machine(options.cores), calculations=options.calculations,
         walltime=options.walltime,
     )  # fmt: skip
-    kagome = Crystal("CsV3Sb5", ase.io.read(CSV3SB5))
+    standard, cheap = replace(base, preset="standard"), replace(base, extra=CHEAP, kspacing=0.7)
+    kagome = {"CsV3Sb5": lambda: ase.io.read(CSV3SB5)}
     jobs: dict[str, tuple[list[Crystal], Settings]] = {
-        "scf": (crystals(all_), base),
-        "vc-relax": (crystals(all_), replace(base, task="vc-relax")),
-        "eos": (crystals(all_), replace(base, task="eos")),
-        "scf, standard": (crystals(all_), replace(base, preset="standard")),
+        "scf": (crystals(CRYSTALS, only), base),
+        "vc-relax": (crystals(CRYSTALS, only), replace(base, task="vc-relax")),
+        "eos": (crystals(CRYSTALS, only), replace(base, task="eos")),
+        "scf, standard": (crystals(CRYSTALS, only), standard),
+        "CsV3Sb5, scf": (crystals(kagome, only), cheap),
+        "CsV3Sb5, relax": (crystals(kagome, only), replace(cheap, task="relax")),
+        "Cr6Os2, scf": (crystals(HOLD_OUT, only), base),
+        "Cr6Os2, vc-relax": (crystals(HOLD_OUT, only), replace(base, task="vc-relax")),
+        "Os, eos": (crystals(TRANSFER, only), replace(base, task="eos")),
     }
-    if not options.quick:
-        cheap = replace(base, extra=CHEAP, kspacing=0.7)
-        jobs |= {
-            "CsV3Sb5, scf": ([kagome], cheap),
-            "CsV3Sb5, relax": ([kagome], replace(cheap, task="relax")),
-        }
     reports = {
         name: compare_all(chosen, replace(settings, folder=options.output / name.replace(", ", "-")))
         for name, (chosen, settings) in jobs.items()
     }
-    figures = summarised(reports)
-    if not figures["scf"]["over all"]["crystals"]:
-        raise SystemExit(
-            "no result of pw.x, so there is nothing to record: " + "; ".join(figures["scf"]["missing"][:1])
-        )
+    file = RESULTS / "espresso.json"
+    earlier = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if not any("times" in row["methods"]["pw.x"] for report in reports.values() for row in report["rows"]):
+        problems = [problem for report in reports.values() for problem in report["problems"]]
+        raise SystemExit("no result of pw.x, so there is nothing to record: " + "; ".join(problems[:1]))
+    figures = summarised(reports, earlier)
+    before = earlier.get("figures", {}).get("pw.x", {})
+    used = {e: one["file"] for r in reports.values() for e, one in r["pseudopotentials"].items()}
+    rows = [row for name in jobs for row in figures[name].values() if isinstance(row, dict) and row.get("pw.x")]
     figures["pw.x"] = {
-        "version": reports["scf"]["versions"]["pw.x"],
-        "pseudopotentials": {e: one["file"] for r in reports.values() for e, one in r["pseudopotentials"].items()},
-        "processor seconds in all": round(sum(
-            found["times"]["processor"]
-            for report in reports.values() for row in report["rows"]
-            for method, found in row["methods"].items() if method == "pw.x" and "times" in found
-        ), 0),
-    }  # fmt: skip
+        "version": next((r["versions"]["pw.x"] for r in reports.values() if r["versions"]["pw.x"] != "not run"), ""),
+        "pseudopotentials": before.get("pseudopotentials", {}) | used,
+        "processor seconds in all": round(sum(row["pw.x"]["processor_s"] for row in rows), 0),
+        "commits": ", ".join(sorted({row["commit"] for row in rows})),
+    }
     record("espresso", figures, seed=options.seed, packages=("chgnet",) if peers else ())

@@ -13,7 +13,7 @@ from ase.build import bulk
 
 from dao_ase.compare.comparison import Settings, compare_all, write
 from dao_ase.compare.plots import line_plot
-from dao_ase.compare.search import SearchSettings, random_cell
+from dao_ase.compare.search import SearchSettings, _to_refine, random_cell
 from dao_ase.compare.tasks import Crystal, polymorphs
 from dao_ase.espresso import pseudopotentials
 from dao_ase.espresso.running import Machine
@@ -34,7 +34,8 @@ def folder(tmp_path, monkeypatch):
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-    monkeypatch.setattr(pseudopotentials, "DEBIAN", tmp_path / "none")
+    for package in ("DEBIAN", "CP2K"):
+        monkeypatch.setattr(pseudopotentials, package, tmp_path / "none")
     write_upf(tmp_path / "upf" / "Si.UPF", "Si")
     return tmp_path
 
@@ -179,6 +180,19 @@ def test_search_refines_only_structures_that_differ(looking):
     row = looking(search={"number": 6, "refine": 6, "budget": 0.0})["rows"][0]
     ranks = [one["rank"] for one in row["refined"]]
     assert ranks == sorted(set(ranks)) and ranks[0] == 1 and len(ranks) < 6, "two atoms have not six crystals"
+
+
+def test_of_equal_candidates_the_most_symmetric_is_refined():
+    from pymatgen.core import Lattice, Structure
+
+    cubic = Structure(Lattice.cubic(2.9), ["Cs", "Cl"], [[0] * 3, [0.5] * 3])
+    strained = Structure(Lattice.from_parameters(2.9, 2.91, 2.93, 90.3, 90, 89.5), cubic.species, cubic.frac_coords)
+    other = Structure(Lattice.from_parameters(3.6, 3.6, 3.6, 60, 60, 60), cubic.species, cubic.frac_coords)
+    assert _to_refine([strained, cubic, other], [-3.0005, -3.0, -2.9]) == [1, 2]
+    assert _to_refine([strained, cubic, other], [-3.01, -3.0, -2.9]) == [0, 2], (
+        "a symmetry that costs energy is another matter"
+    )
+    assert _to_refine([cubic, strained], [None, None]) == [0]
 
 
 def test_search_keeps_what_was_proposed_and_repeats_nothing(looking, monkeypatch):

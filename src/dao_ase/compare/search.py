@@ -24,6 +24,7 @@ from dao_ase.espresso.errors import EspressoError
 from dao_ase.evaluate import match
 from dao_ase.radii import COVALENT_RADII
 from dao_ase.rank import distinct
+from dao_ase.symmetry import SymmetryOperations
 from dao_ase.whole_files import write_json
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ SPHERES = 2.2
 """Volume of a random cell over that of the atoms' covalent spheres: between close-packed metals (1.2) and silicon (3.5)."""
 CLOSEST = 0.8
 """Shortest distance in a random cell, over the sum of the covalent radii."""
+EQUAL = 0.001
+"""eV/atom. Of equal structures within this the most symmetric goes to pw.x, which needs the fewest k-points for it."""
 HOPELESS = 3
 """So many failures of pw.x in a row are no accident of random cells."""
 Task = Literal["relax", "vc-relax"]
@@ -72,10 +75,10 @@ def search(formula: str, known: Structure | None, pw: Espresso, settings: Search
     for one, candidate in zip(row["DAO"]["candidates"], candidates, strict=True):
         one["rmse"] = None if known is None else match(candidate, known)
     row["refined"] = []
-    for best in distinct(candidates)[: settings.refine]:
-        rank = 1 + next(index for index, one in enumerate(candidates) if one is best)
-        log.info("%s: pw.x refines what DAO-P ranks %d", formula, rank)
-        row["refined"].append(_refine(pw, _atoms(best), settings.task, known, rank))
+    energies = [one["energy_per_atom"] for one in row["DAO"]["candidates"]]
+    for place in _to_refine(candidates, energies)[: settings.refine]:
+        log.info("%s: pw.x refines what DAO-P ranks %d", formula, place + 1)
+        row["refined"].append(_refine(pw, _atoms(candidates[place]), settings.task, known, place + 1))
     spent = _seconds(row["DAO"]) + sum(_seconds(one) for one in row["refined"])
     row["budget"] = spent if settings.budget is None else settings.budget
     log.info("%s: pw.x alone, for %.0f s", formula, row["budget"])
@@ -127,6 +130,27 @@ def _proposed(formula: str, folder: Path, settings: SearchSettings) -> Row:
     }
     write_json(file, found)
     return found
+
+
+def _to_refine(candidates: Sequence[Structure], energies: Sequence[float | None]) -> list[int]:
+    """Places of those that differ, the likeliest first; each stands for all that equal it and have its energy."""
+    places = []
+    for best in distinct(list(candidates)):
+        first = next(place for place, one in enumerate(candidates) if one is best)
+        equal = [
+            place
+            for place, (one, energy) in enumerate(zip(candidates, energies, strict=True))
+            if place == first
+            or (abs((energy or 0.0) - (energies[first] or 0.0)) < EQUAL and len(distinct([best, one])) == 1)
+        ]
+        places.append(max(equal, key=lambda place: _operations(candidates[place])))
+    return places
+
+
+def _operations(structure: Structure) -> int:
+    """How many symmetry operations there are."""
+    found = SymmetryOperations.find(structure.lattice.matrix, structure.frac_coords, np.array(structure.atomic_numbers))
+    return len(found.rotations)
 
 
 def _refine(
