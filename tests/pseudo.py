@@ -1,4 +1,4 @@
-"""Headers of pseudopotentials, without the potential: enough to choose one and to write an input; and some of CP2K's list."""
+"""Headers of pseudopotentials, without the potential: enough to choose one and to write an input; some of CP2K's list."""
 
 from pathlib import Path
 

@@ -81,13 +81,14 @@ def search(formula: str, known: Structure | None, pw: Espresso, settings: Search
         row["refined"].append(_refine(pw, _atoms(candidates[place]), settings.task, known, place + 1))
     spent = _seconds(row["DAO"]) + sum(_seconds(one) for one in row["refined"])
     row["budget"] = spent if settings.budget is None else settings.budget
-    log.info("%s: pw.x alone, for %.0f s", formula, row["budget"])
-    row["random"] = list(_random_search(pw, formula, known, row["budget"], settings.seed, row["problems"]))
     checked = list(row["refined"])
     if known is not None:
         row["known"] = structure_of(_atoms(known))
         row["pw.x on the known structure"] = _refine(pw, _atoms(known), settings.task, known, 0)
         checked.append(row["pw.x on the known structure"])
+    # last, for random cells take all the time that there is
+    log.info("%s: pw.x alone, for %.0f s", formula, row["budget"])
+    row["random"] = list(_random_search(pw, formula, known, row["budget"], settings.seed, row["problems"]))
     # random cells may fail to converge, and the last one is always cut off: no reason to complain
     for one in checked:
         if not one.get("converged"):
