@@ -10,7 +10,7 @@ def write_upf(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         f'<UPF version="2.0.1">\n<PP_HEADER\n element="{element}"\n pseudo_type="{kind}" relativistic="{relativistic}"\n'
-        f' functional="{functional}" z_valence="    4.00"\n wfc_cutoff="{ecutwfc}" rho_cutoff="{ecutrho}" />\n'
+        f' functional="{functional}" z_valence="    4.00"\n wfc_cutoff="{ecutwfc}" rho_cutoff="{ecutrho}" />\n</UPF>\n'
     )
     return path
 

@@ -117,10 +117,19 @@ def test_names_are_escaped(folder):
     assert "<script>alert(1)" not in (folder / "again" / "report.html").read_text()
 
 
-@pytest.mark.parametrize("change", [{"task": "md"}, {"task": "scf", "machine": Machine(cores=0)}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task": "md"},
+        {"walltime": float("nan")},
+        {"extra": {"ecutwfc": "abc"}},
+        {"kspacing": -1.0},
+        {"preset": "sloppy"},
+    ],
+)
 def test_wrong_settings(folder, change):
-    with pytest.raises(ValueError, match=r"is none of|must be at least 1"):
-        settings(folder, **change)
+    with pytest.raises(ValueError, match=r"is none of|must"):
+        settings(folder, **{"task": "scf"} | change)
 
 
 @pytest.mark.parametrize("name", ["no_such_module:Calculator", "guess"])
@@ -249,7 +258,9 @@ def test_search_that_can_not_begin_leaves_the_others(folder):
     assert "Search: Po2" in (folder / "report" / "report.html").read_text()
 
 
-@pytest.mark.parametrize("change", [{"number": 0}, {"refine": 0}, {"seed": -1}, {"budget": -1.0}])
+@pytest.mark.parametrize(
+    "change", [{"number": 0}, {"refine": 0}, {"seed": -1}, {"budget": -1.0}, {"budget": float("nan")}]
+)
 def test_wrong_settings_of_a_search(change):
     with pytest.raises(ValueError, match="must"):
         SearchSettings(**change)

@@ -1,5 +1,7 @@
 """Presets as data: cutoffs by kind of pseudopotential, k-points by length, spin by element."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -45,6 +47,17 @@ def test_grid_follows_reciprocal_lengths():
     assert preset.grid(bulk("Si").cell.array) == preset.grid(bulk("Si").cell.array * (1 - 1e-9))
 
 
+@pytest.mark.parametrize("kspacing", [0.0, -1.0, float("nan"), float("inf")])
+def test_k_spacing_that_is_none(kspacing):
+    with pytest.raises(ValueError, match="k-spacing is"):
+        replace(load_preset("fast"), kspacing=kspacing)
+
+
+def test_grid_that_nobody_means():
+    with pytest.raises(ValueError, match=r"k-spacing of 0\.001 1/Å means 1849 × 1849 × 1849 k-points"):
+        replace(load_preset("fast"), kspacing=0.001).grid(bulk("Si", a=5.886).cell.array)
+
+
 def input_of(atoms, tmp_path, preset="standard", **settings) -> str:
     folder = tmp_path / "upf"
     for element in set(atoms.get_chemical_symbols()):
@@ -83,6 +96,9 @@ def test_keywords_of_the_user_win_and_change_the_key(tmp_path):
     plain = Calculation(bulk("Si"), "scf", load_preset("fast"), found)
     other = Calculation(bulk("Si"), "scf", load_preset("fast"), found, {"ecutwfc": 30})
     assert other.keywords["ecutwfc"] == 30 and plain.keywords["ecutwfc"] == 90
+    assert other.keywords["ecutrho"] == 120 and plain.keywords["ecutrho"] == 360, "the density's goes with it"
+    both = Calculation(bulk("Si"), "scf", load_preset("fast"), found, {"ecutwfc": 30, "ecutrho": 240})
+    assert both.keywords["ecutrho"] == 240
     moved = bulk("Si")
     moved.positions += 1e-4
     keys = [one.key for one in (plain, other, Calculation(moved, "scf", load_preset("fast"), found))]

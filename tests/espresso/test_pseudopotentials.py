@@ -77,5 +77,20 @@ def test_list_of_cp2k_is_the_last_to_be_asked(tmp_path):
 )
 def test_file_that_is_no_pseudopotential(tmp_path, text):
     (tmp_path / "Os.gth").write_text(text)
-    with pytest.raises(EspressoError, match="no PBE pseudopotential of Os"):
+    with pytest.raises(EspressoError, match=r"Os\.gth holds no whole pseudopotential; replace or remove it"):
         find(["Os"], [tmp_path])
+
+
+def test_download_that_was_cut_off(tmp_path):
+    text = write_upf(tmp_path / "Si.UPF", "Si").read_text()
+    (tmp_path / "Si.UPF").write_text(text.replace("</UPF>", "<PP_MESH>\n"))
+    with pytest.raises(EspressoError, match=r"Si\.UPF holds no whole pseudopotential"):
+        find(["Si"], [tmp_path])
+
+
+def test_package_is_advised_only_where_it_helps(tmp_path, monkeypatch):
+    monkeypatch.setattr(pseudopotentials, "CP2K", tmp_path / "none")
+    with pytest.raises(EspressoError, match="apt-get install cp2k-data"):
+        find(["Os"], [tmp_path])
+    with pytest.raises(EspressoError, match=r"ESPRESSO_PSEUDO$"):
+        find(["U"], [tmp_path])

@@ -15,7 +15,7 @@ from dao_ase.espresso.calculation import Calculation, check_keywords
 from dao_ase.espresso.errors import EspressoError
 from dao_ase.espresso.presets import load_preset
 from dao_ase.espresso.pseudopotentials import find
-from dao_ase.espresso.running import Machine, is_finished, run
+from dao_ase.espresso.running import Machine, complaint, is_finished, run
 from pseudo import write_upf
 
 PRINTED = Path(__file__).parent / "printed"
@@ -115,6 +115,30 @@ def test_crash_before_the_first_word(calculation, program, tmp_path):
     assert (again.attempts, again.processor_seconds) == (1, 1.08), "and its time is not pw.x's fault"
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "At line 761 of file xmltools.f90\nFortran runtime error: End of file\n\n#0  0x7fd6 in ???\n",
+            "error: End of file",
+        ),
+        (
+            "-----\nThere are not enough slots for the 4\nslots that were requested\n\n  1. Hostfile\n-----\n",
+            "slots that were",
+        ),
+        ("Note: these floating-point exceptions are signalling\n", ""),
+    ],
+)
+def test_complaint_is_what_was_said_first(text, said):
+    assert said in complaint(text) and bool(said) == bool(complaint(text))
+
+
+@pytest.mark.parametrize("settings", [{"timeout": float("nan")}, {"timeout": 0.0}, {"cores": 0}])
+def test_machine_that_can_not_be(settings):
+    with pytest.raises(ValueError, match="must be"):
+        Machine(**settings)
+
+
 def test_output_that_is_garbage(calculation, program, tmp_path):
     text = (PRINTED / "scf.pwo").read_text().replace("force =     0.0", "force = *****")  # overflow
     (tmp_path / "garbage.pwo").write_text(text)
@@ -155,8 +179,10 @@ def test_missing_program_gets_one_sentence(calculation, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EspressoError, match=r"^pw.x is not on the PATH; install it: apt-get install quantum-espresso"):
         run(calculation(), tmp_path / "runs", Machine())
-    with pytest.raises(EspressoError, match=r"^mpirun is not on the PATH"):
+    with pytest.raises(EspressoError, match=r"^mpirun is not on the PATH; install it"):
         run(calculation(), tmp_path / "runs", Machine(cores=2))
+    with pytest.raises(EspressoError, match=r"^srum is not on the PATH; mend --command 'srum pw.x'"):
+        run(calculation(), tmp_path / "runs", Machine(command="srum pw.x"))
 
 
 def test_mpi_only_for_more_than_one_core():

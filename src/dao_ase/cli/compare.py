@@ -121,6 +121,7 @@ def _keywords(assignments: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for one in assignments:
         key, equals, text = one.partition("=")
+        key = key.strip().lower()  # as pw.x takes it
         if not equals or not key or not text:
             raise ValueError(f"--set {one}: write KEY=VALUE, for example ecutwfc=60")
         if text.lower() in FORTRAN:

@@ -17,7 +17,7 @@ from dao_ase.compare.report import write_page
 from dao_ase.compare.search import SearchSettings, search
 from dao_ase.compare.tasks import TASKS, Crystal, Row, compare, polymorphs
 from dao_ase.espresso.calculation import check_keywords
-from dao_ase.espresso.presets import load_preset
+from dao_ase.espresso.presets import Preset, load_preset
 from dao_ase.espresso.pseudopotentials import directories
 from dao_ase.espresso.running import Machine, blas
 from dao_ase.whole_files import write_json
@@ -52,9 +52,18 @@ class Settings:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ValueError(f"task {self.task!r} is none of {', '.join(TASKS)}")
-        if self.machine.cores < 1:
-            raise ValueError(f"cores is {self.machine.cores}; it must be at least 1")
+        if self.walltime is not None and not self.walltime >= 0:  # nor is nan
+            raise ValueError(f"walltime is {self.walltime} s; it must not be negative")
         check_keywords(self.extra)
+        for cutoff in {"ecutwfc", "ecutrho"} & set(self.extra):
+            if not (isinstance(self.extra[cutoff], int | float) and self.extra[cutoff] > 0):
+                raise ValueError(f"{cutoff} is {self.extra[cutoff]!r}; it must be a positive number of Ry")
+        self.settled()
+
+    def settled(self) -> Preset:
+        """The preset with the k-spacing that was chosen."""
+        preset = load_preset(self.preset)
+        return preset if self.kspacing is None else replace(preset, kspacing=self.kspacing)
 
 
 def compare_all(
@@ -99,11 +108,8 @@ def write(report: Mapping[str, Any], folder: Path) -> None:
 
 
 def _espresso(settings: Settings) -> Espresso:
-    preset = load_preset(settings.preset)
-    if settings.kspacing is not None:
-        preset = replace(preset, kspacing=settings.kspacing)
     return Espresso(
-        preset,
+        settings.settled(),
         settings.calculations or settings.folder / "calculations",
         settings.machine,
         directories(settings.pseudo_dirs),

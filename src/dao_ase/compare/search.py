@@ -63,7 +63,7 @@ class SearchSettings:
         for name, least in (("number", 1), ("refine", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} of a search is {getattr(self, name)}; it must be at least {least}")
-        if self.budget is not None and self.budget < 0:
+        if self.budget is not None and not self.budget >= 0:  # nor is nan
             raise ValueError(f"budget is {self.budget} s; it must not be negative")
 
 

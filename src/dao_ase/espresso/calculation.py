@@ -70,6 +70,8 @@ class Calculation:
         """The keywords of pw.x (Ry, bohr), without those that say where and how long it runs."""
         count, preset = len(self.atoms), self.preset
         wave, density, _ = preset.cutoffs([self.pseudopotentials[one] for one in self.elements])
+        if "ecutwfc" in self.extra:  # the density's cutoff goes with it
+            wave, density = self.extra["ecutwfc"], density / wave * self.extra["ecutwfc"]
         words: dict[str, Any] = {
             "calculation": self.task, "tprnfor": True, "tstress": True,
             "ecutwfc": wave, "ecutrho": density,

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from dao_ase.espresso.pseudopotentials import KINDS, Pseudopotential
 
 PRESETS = ("fast", "standard", "tight")
+MOST = 100_000
+"""k-points before symmetry; pw.x takes 40,000 after it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Preset:
     electron_maxstep: int
     mixing_beta: float
     moments: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.kspacing < math.inf:  # nor is nan
+            raise ValueError(f"k-spacing is {self.kspacing} 1/Å; it must be positive, for example 0.5")
 
     def cutoffs(self, pseudopotentials: Iterable[Pseudopotential]) -> tuple[float, float, list[str]]:
         """``ecutwfc`` and ``ecutrho`` (Ry) that suit every pseudopotential, and what had to be raised for whom."""
@@ -61,6 +67,10 @@ class Preset:
         lengths = 2 * np.pi * np.linalg.norm(np.linalg.inv(lattice), axis=0)
         # 1e-4: a cell that is a hair shorter than another must not get another grid
         first, second, third = (max(1, math.ceil(length / self.kspacing - 1e-4)) for length in lengths)
+        if first * second * third > MOST:
+            raise ValueError(
+                f"a k-spacing of {self.kspacing} 1/Å means {first} × {second} × {third} k-points; 0.2 is fine already"
+            )
         return first, second, third
 
 

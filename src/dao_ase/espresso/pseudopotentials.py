@@ -19,10 +19,14 @@ CP2K = Path("/usr/share/cp2k")
 KINDS = ("norm-conserving", "ultrasoft", "paw")
 HEADER = 65_536
 """Bytes of a file in which its header ends."""
+TRAILER = 1024
+"""Bytes before the end in which a file of version 2 closes."""
 WHERE_TO_GET = (
     "PseudoDojo (pseudo-dojo.org) and SSSP (materialscloud.org/sssp) have PBE sets to download: name their folder with "
-    "--pseudo-dir or ESPRESSO_PSEUDO; or apt-get install cp2k-data, which has every element up to radon"
+    "--pseudo-dir or ESPRESSO_PSEUDO"
 )
+OR_CP2K = "; or apt-get install cp2k-data, which has every element up to radon"
+RADON = 86
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ def find(elements: Iterable[str], folders: Sequence[Path], functional: str = "PB
     Where a folder has several: scalar relativistic before spin-orbit, UPF before ``.gth``, stated cutoffs before none, then
     by name; CP2K's list of all elements is last.
     """
+    from ase.data import atomic_numbers
+
     missing = [str(folder) for folder in folders if folder not in (DEBIAN, CP2K) and not folder.is_dir()]
     if missing:
         raise EspressoError("no pseudopotential", f"there is no folder {', '.join(missing)}; mend --pseudo-dir")
@@ -88,20 +94,23 @@ def find(elements: Iterable[str], folders: Sequence[Path], functional: str = "PB
                 "no pseudopotential",
                 f"no {functional} pseudopotential of {element} in {', '.join(map(str, folders))}"
                 + (f" (there is {others}, but functionals must not be mixed)" if others else "")
-                + f"; {WHERE_TO_GET}",
+                + f"; {WHERE_TO_GET}"
+                + (OR_CP2K if atomic_numbers[element] <= RADON and not CP2K.is_dir() else ""),
             )
         chosen[element] = fitting[0]
     return chosen
 
 
 def read(file: Path) -> Pseudopotential | None:
-    """What the header of a UPF file, or a whole ``.gth`` file, says; None for a file that has none."""
+    """What the header of a UPF file, or a whole ``.gth`` file, says; None for a file that has none or was cut off."""
     if file.suffix == ".gth":
         return _gth(file, file.read_text(encoding="utf-8", errors="replace"))
     with file.open("rb") as stream:
         text = stream.read(HEADER).decode("utf-8", errors="replace")
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - TRAILER))
+        whole = b"</UPF>" in stream.read()
     found = re.search(r"<PP_HEADER(.*?)(/>|</PP_HEADER>)", text, re.DOTALL)
-    if found is None:
+    if found is None or ("<UPF" in text and not whole):
         return None
     header = found[1]
     fields = dict(re.findall(r"(\w+)\s*=\s*\"\s*(.*?)\s*\"", header, re.DOTALL))
@@ -172,6 +181,9 @@ def _of_element(folder: Path, element: str) -> list[Pseudopotential]:
         and re.match(rf"{element}([._-]|$)", file.stem, re.IGNORECASE)
     ]
     found = [read(file) for file in named]
+    for file, one in zip(named, found, strict=True):
+        if one is None and folder not in (DEBIAN, CP2K):  # who put it there wants it
+            raise EspressoError("no pseudopotential", f"{file} holds no whole pseudopotential; replace or remove it")
     found += [_listed(folder / LIST, element)] if (folder / LIST).is_file() else []
     return [one for one in found if one is not None and one.element == element]
 

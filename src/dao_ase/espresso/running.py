@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -43,6 +44,12 @@ class Machine:
     timeout: float = 3600.0
     command: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.cores < 1:
+            raise ValueError(f"cores is {self.cores}; it must be at least 1")
+        if not self.timeout > 0:  # nor is nan
+            raise ValueError(f"timeout is {self.timeout} s; it must be positive")
+
     @property
     def words(self) -> str:
         """The command; MPI only where there is more than one core."""
@@ -54,7 +61,10 @@ class Machine:
         """Says in one sentence what to do when the program is not there."""
         for program in (self.words.split()[0], *(["pw.x"] if "pw.x" in self.words.split() else [])):
             if shutil.which(program) is None:
-                raise EspressoError("no program", f"{program} is not on the PATH; install it: {INSTALL}")
+                remedy = (
+                    f"install it: {INSTALL}" if program in ("pw.x", "mpirun") else f"mend --command {self.command!r}"
+                )
+                raise EspressoError("no program", f"{program} is not on the PATH; {remedy}")
 
 
 @dataclass(frozen=True)
@@ -255,8 +265,8 @@ def _problem(
             "--set degauss=0.03 or --set electron_maxstep=300",
         )
     if not last.done:
-        complaint = (place / COMPLAINTS).read_text(errors="replace").strip().splitlines()
-        said = last.message or (complaint[-1] if complaint else f"it ended with code {attempt['code']}")
+        said = last.message or complaint((place / COMPLAINTS).read_text(errors="replace"))
+        said = said or f"it ended with code {attempt['code']}"
         return EspressoError("failed", f"{place.name}: pw.x failed: {said}; its output is {place / attempt['printed']}")
     if calculation.task != "scf" and not last.relaxed:
         return EspressoError(
@@ -267,6 +277,17 @@ def _problem(
             "unreadable", f"{place.name}: pw.x ended well but printed no energy; look at {place / attempt['printed']}"
         )
     return None
+
+
+def complaint(text: str) -> str:
+    """What a program that broke off said first; its rulers, its backtrace and its advice are no help.
+
+    >>> complaint("-----\\nThere are not enough slots to satisfy the 4\\nslots that were requested\\n\\n  1. Hostfile\\n")
+    'There are not enough slots to satisfy the 4 slots that were requested'
+    """
+    lines = [line.strip() for line in text.splitlines()]
+    words = [line for line in lines if re.search("[a-z]", line) and not line.startswith(("#", "Note:"))]
+    return " ".join(words[:2])
 
 
 def blas() -> str | None:
