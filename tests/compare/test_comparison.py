@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
+from dao_ase.compare import methods
 from dao_ase.compare.comparison import Settings, compare_all, write
 from dao_ase.compare.plots import line_plot
 from dao_ase.compare.search import SearchSettings, _to_refine, random_cell
@@ -63,6 +64,7 @@ def test_relaxation_and_its_page(folder):
     row = report["rows"][0]["methods"]
     assert row["pw.x"]["converged"] and row["pw.x"]["cell"]["volume"] == pytest.approx(41.1, abs=0.1)
     assert row["DAO-P"]["converged"] and row["DAO-P"]["energies"][-1] < 0
+    assert 0 < row["pw.x"]["notes"]["pressure"] < 0.01 and report["remarks"] == []
     against = row["DAO-P"]["against pw.x"]
     assert against["rmse"] < 0.01 and abs(against["volume"]) < 0.04
     page = (folder / "report" / "report.html").read_text()
@@ -70,6 +72,12 @@ def test_relaxation_and_its_page(folder):
     assert not re.search(r'(src|href)="(?!data:)', page), "nothing is loaded"
     for words in ("Relaxation of atoms and cell", "the way down", "relaxed by DAO-P", "Si.UPF", "sha256"):
         assert words in page
+
+
+def test_pressure_that_is_left_is_a_remark(folder, monkeypatch):
+    monkeypatch.setattr(methods, "ENOUGH", 0.001)
+    report = compare_all([Crystal("silicon", bulk("Si", a=5.6))], settings(folder, "vc-relax"))
+    assert "GPa are left at the end; ecutwfc is too low" in report["remarks"][0]
 
 
 def test_equation_of_state_of_a_peer(folder):

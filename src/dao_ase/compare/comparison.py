@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dao_ase.compare.methods import DaoPotential, Espresso, Method, peer, potential_digest
+from dao_ase.compare.methods import REPEATS, DaoPotential, Espresso, Method, peer, potential_digest
 from dao_ase.compare.report import write_page
 from dao_ase.compare.search import SearchSettings, search
 from dao_ase.compare.tasks import TASKS, Crystal, Row, compare, polymorphs
@@ -134,6 +134,10 @@ def _report(rows: Sequence[Row], settings: Settings, pw: Espresso, left_out: Seq
             "command of pw.x": settings.machine.words, "cores": settings.machine.cores,
             "time-out of a calculation (s)": settings.machine.timeout,
             "force below which DAO-P and peers are relaxed (eV/Å)": settings.fmax,
+            "Δ": "the method minus pw.x; RMSE is StructureMatcher's, in units of (V/N)^⅓",
+            "times of pw.x": "its own clocks, of all ranks and attempts, start included",
+            "times of DAO-P and peers": "without loading, after a first call; those of DAO-P, and of single calls, "
+            f"are medians of up to {REPEATS}, neighbour lists included",
         } | _of_search(settings),
         "versions": _versions(settings, pw),
         "machine": {

@@ -25,6 +25,7 @@ from dao_ase.espresso.errors import EspressoError
 from dao_ase.espresso.presets import Preset
 from dao_ase.espresso.pseudopotentials import Pseudopotential, find
 from dao_ase.espresso.running import Machine, Result, earlier, is_finished, run
+from dao_ase.relax import GPA
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -36,6 +37,9 @@ LEAST = 1.0
 """Seconds for which it is not worth while to start pw.x."""
 REPEATS, PATIENCE = 50, 2.0
 """A fast method is timed by the median of so many calls after a first one, or of as many as fit into so many seconds."""
+ENOUGH = 1.0
+"""GPa. With enough plane waves less is left when those of the start are replaced by those of the end."""
+TOO_LOW = "ecutwfc is too low for stresses, so take the volume from an equation of state"
 Array = NDArray[np.float64]
 
 
@@ -152,7 +156,7 @@ class AsePotential:
         from ase.filters import FrechetCellFilter
         from ase.optimize import FIRE
 
-        self.calculator.get_potential_energy(atoms.copy())  # the first call of a process costs more, as it does for DAO-P
+        self.calculator.get_potential_energy(atoms.copy())  # the first call costs more; it is not what is compared
         self.calculator.reset()
         moving = atoms.copy()
         moving.calc = self.calculator
@@ -215,6 +219,10 @@ class Espresso:
         notes = self._notes(result)
         # after the cell has moved pw.x computes the end once more, with plane waves that suit it: no step of the path
         path = steps[:-1] if cell and result.complete and len(steps) > 1 else steps
+        if path is not steps and steps[-1].stress is not None:
+            notes["pressure"] = left = float(-np.trace(steps[-1].stress) / 3 * GPA)
+            if abs(left) > ENOUGH:
+                self.remarks[f"{result.folder.name}: {left:+.1f} GPa are left at the end; {TOO_LOW}"] = None
         return Relaxed(
             [one.energy for one in path], steps[-1].lattice, steps[-1].positions, result.complete,
             times_taken(result), notes | {"end": str(result.problem or "converged")},

@@ -85,6 +85,7 @@ RELAX: list[Column] = [
     ("Δ volume %", _at("against pw.x", "volume", format_="+.2f", scale=100)),
     ("Δ length %, largest", _at("against pw.x", "largest_length", format_=".2f", scale=100)),
     ("RMSE", _at("against pw.x", "rmse", format_=".4f")),
+    ("pressure left GPa", _at("notes", "pressure", format_="+.2f")),
     ("energy won meV/atom", lambda row: number(-1000 * row["energies"][-1], ".1f") if "energies" in row else "–"),
     *STEPS, *SCF, *SPEED,
 ]  # fmt: skip
