@@ -2,9 +2,10 @@
 
 What `dao-ase compare` does, for the whole set. Finished calculations are kept in ``--calculations`` and never repeated, so
 the command continues where it was stopped; ``--walltime 0`` begins nothing and reports what is there, ``--only Cr6Os2 Si``
-takes some crystals. A crystal of which this folder has nothing of pw.x keeps the row of the results file, with the commit
-that measured it. Set ESPRESSO_PSEUDO to a folder of PBE pseudopotentials; osmium's is from CP2K's list (Debian: cp2k-data).
-Processor time is compared, since the machine may be busy: pw.x prints its own, its start included.
+takes some crystals. What pw.x printed is kept in references/espresso.tar.xz by ``--pack`` and unpacked first, so that DAO-P
+is measured again without pw.x. A crystal of which there is nothing of pw.x keeps the row of the results file, with the
+commit that measured it. Set ESPRESSO_PSEUDO to a folder of PBE pseudopotentials; osmium's is from CP2K's list (Debian:
+cp2k-data). Processor time is compared, since the machine may be busy: pw.x prints its own, its start included.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 import ase.io
 from ase import Atoms
 from ase.collections import dcdft
+from espresso_archive import pack, unpack
 from espresso_crystals import CRYSTALS, HOLD_OUT, TRANSFER
 from record import RESULTS, arguments, commit, record
 
@@ -138,7 +140,9 @@ if __name__ == "__main__":
     parser.add_argument("--walltime", type=float, help="seconds after which pw.x begins nothing more")
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--only", nargs="+", default=[], help="these crystals alone; the others keep their rows")
+    parser.add_argument("--pack", action="store_true", help="keep what pw.x printed in references/espresso.tar.xz")
     options = parser.parse_args()
+    unpack(options.calculations)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     only = ["Si"] if options.quick else options.only
     peers = ["chgnet"] if importlib.util.find_spec("chgnet") else []
@@ -180,3 +184,5 @@ if __name__ == "__main__":
         "commits": ", ".join(sorted({row["commit"] for row in rows})),
     }
     record("espresso", figures, seed=options.seed, packages=("chgnet",) if peers else ())
+    if options.pack:
+        pack(options.calculations)

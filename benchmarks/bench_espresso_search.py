@@ -20,6 +20,7 @@ from typing import Any
 
 import ase.io
 from ase.build import bulk
+from espresso_archive import pack, unpack
 from record import RESULTS, arguments, commit, record
 
 from dao_ase.compare.comparison import Settings, compare_all
@@ -81,7 +82,9 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, default=Path("runs/espresso/search"), help="folder for the HTML report")
     parser.add_argument("--walltime", type=float, help="seconds after which pw.x begins nothing more")
     parser.add_argument("--only", nargs="+", default=[], choices=list(KNOWN), help="these formulas alone")
+    parser.add_argument("--pack", action="store_true", help="keep what pw.x printed in references/espresso.tar.xz")
     options = parser.parse_args()
+    unpack(options.calculations)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     file = RESULTS / "espresso_search.json"
     figures = json.loads(file.read_text(encoding="utf-8"))["figures"] if file.exists() else {}
@@ -109,3 +112,5 @@ if __name__ == "__main__":
             "pseudopotentials": {element: one["file"] for element, one in report["pseudopotentials"].items()},
         }
     record("espresso_search", figures, seed=options.seed)
+    if options.pack:
+        pack(options.calculations)
