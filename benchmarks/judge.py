@@ -78,23 +78,18 @@ class KnownCrystals:
         return [row for row in rows if self.trained[row] and reduced_key(self.numbers[row]) == reduced_key(numbers)]
 
 
-class Judge:
-    """Energies above the hull by CHGNet; energies of known crystals are kept in ``cache`` from run to run."""
-
-    def __init__(self, known: KnownCrystals, cache: Path) -> None:
-        self.known, self.cache = known, cache
-        self._energies: dict[str, float | None] = json.loads(cache.read_text()) if cache.exists() else {}
-        self._hulls: dict[frozenset[int], Hull | None] = {}
+class CHGNetEnergies:
+    """Energies per atom by CHGNet 0.3.0, which is loaded when it is first asked."""
 
     @cached_property
     def model(self) -> Any:
-        """CHGNet 0.3.0."""
+        """The potential."""
         from chgnet.model import CHGNet
 
         return CHGNet.load(verbose=False, use_device="cpu")
 
-    def energies(self, structures: Sequence[Structure]) -> list[float | None]:
-        """CHGNet's energies per atom (eV); None for structures that the gates refuse or that have isolated atoms."""
+    def __call__(self, structures: Sequence[Structure]) -> list[float | None]:
+        """In eV; None for structures that the gates refuse or that have isolated atoms."""
         found: list[float | None] = []
         for structure in structures:
             try:
@@ -104,6 +99,15 @@ class Judge:
                 graph = None
             found.append(None if graph is None else float(self.model.predict_graph(graph, task="e")["e"]))
         return found
+
+
+class Judge:
+    """Energies above the hull by CHGNet; energies of known crystals are kept in ``cache`` from run to run."""
+
+    def __init__(self, known: KnownCrystals, cache: Path) -> None:
+        self.known, self.cache, self.energies = known, cache, CHGNetEnergies()
+        self._energies: dict[str, float | None] = json.loads(cache.read_text()) if cache.exists() else {}
+        self._hulls: dict[frozenset[int], Hull | None] = {}
 
     def hull(self, structure: Structure) -> Hull | None:
         """The hull of the structure's elements; None where one of them is not known alone."""
