@@ -196,7 +196,7 @@ def test_bad_rows_are_named_and_counted(tmp_path, trunk):
         "doped": "held out",
     }
     assert len(table.left_out) == 7
-    with pytest.raises(ValueError, match="columns with numbers: tc"):
+    with pytest.raises(ValueError, match="columns with numbers: tc; 4 cannot be used, half: a site"):
         read_table([source], Target("gap"), trunk.elements)
 
 

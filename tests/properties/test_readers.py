@@ -82,6 +82,16 @@ def test_a_part_left_out_of_the_kernel_is_as_if_it_were_never_there():
     torch.testing.assert_close(errors[mine], values[mine] - alone)
 
 
+def test_where_all_numbers_but_one_are_equal_every_reader_says_a_number():
+    """A part of the training crystals then has one number only, and no residuals to weigh."""
+    values = torch.zeros(CRYSTALS)
+    values[0] = 1
+    head, notes = fitted(features(), values)
+    assert all(np.isfinite(list(notes["their errors left out"].values())))
+    with torch.no_grad():
+        assert bool(head.values(features(1)).isfinite().all())
+
+
 def test_the_blend_counts_on_the_reader_that_knows_the_law():
     x = features()
     head, notes = fitted(x, steps_of(x))

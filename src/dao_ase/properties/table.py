@@ -116,7 +116,9 @@ def read_table(
                 left_out.append(Rejected(record.source, record.row, record.id, *wrong))
     if target.name not in columns:
         known = ", ".join(sorted(columns)) or "none"
-        raise ValueError(f"no row has a number in the column {target.name!r}; columns with numbers: {known}")
+        broken = [row for row in left_out if row.rule != "missing target"]
+        unread = f"; {len(broken)} cannot be used, {broken[0].id}: {broken[0].reason}" if broken else ""
+        raise ValueError(f"no row has a number in the column {target.name!r}; columns with numbers: {known}{unread}")
     return PropertyTable(
         [record.id for record in records],
         crystals_of(records),
