@@ -17,6 +17,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "dao_ase"
 LAYERS = [
     # what a crystal is
     ["whole_files", "spawning", "memory", "torus", "lattice", "niggli", "radii", "symmetry", "composition", "crystals"],
+    ["pair_geometry", "tape"],
     # atoms in and out, pairs, attention, noise
     ["convert", "gates", "cells", "neighbors", "layers", "page"],
     ["neighbor_attention", "processes"],
@@ -43,7 +44,19 @@ LAYERS = [
 entry, and inside it imports may go anywhere but in a circle."""
 
 PORTABLE = {
-    *("torus", "lattice", "radii", "composition", "crystals", "layers", "neighbors", "neighbor_attention", "processes"),
+    *(
+        "torus",
+        "lattice",
+        "radii",
+        "composition",
+        "crystals",
+        "layers",
+        "neighbors",
+        "neighbor_attention",
+        "pair_geometry",
+        "processes",
+        "tape",
+    ),
     *(
         "denoiser",
         "potential",

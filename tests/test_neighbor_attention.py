@@ -4,16 +4,9 @@ import pytest
 import torch
 
 from dao_ase.derivatives import pairs_of
-from dao_ase.neighbor_attention import (
-    DirectionMoments,
-    NeighborAttention,
-    PairFeatures,
-    bessel,
-    collect,
-    envelope,
-    gather,
-)
+from dao_ase.neighbor_attention import NeighborAttention, PairFeatures, collect, gather
 from dao_ase.neighbors import Neighbors, Pairs
+from dao_ase.pair_geometry import DirectionMoments, envelope, waves
 from named import random_potential, skewed, to_crystals
 
 
@@ -28,7 +21,7 @@ def test_envelope_ends_with_two_derivatives():
 
 
 def test_bessel_waves_end_at_the_cutoff():
-    assert bessel(torch.ones(1, dtype=torch.float64), 8).abs().max() < 1e-12
+    assert waves(torch.ones(1, dtype=torch.float64), 8)[0].abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3, 4])
@@ -58,5 +51,6 @@ def test_a_loud_neighbour_beyond_the_cutoff_is_not_heard():
     rows = Neighbors.from_pairs(Pairs(torch.tensor([0]), torch.tensor([1]), torch.zeros(1, 3, dtype=torch.long)), 2)
     shape = rows.index.shape
     pairs = PairFeatures(torch.full((*shape, 3), 1e4), torch.zeros(shape), torch.zeros(*shape, 4))
-    weights, log_sum = attention.attend(torch.randn(2, 8), pairs, rows)
+    query, pair_query, keys, _ = attention.project(torch.randn(2, 8))
+    weights, log_sum = attention.attend(query, pair_query, gather(keys, rows), pairs)
     assert (weights == 0).all() and torch.allclose(log_sum, torch.zeros_like(log_sum))

@@ -9,9 +9,6 @@ tensors on the atom; their inner products are scalars that see angles, because �
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from itertools import combinations_with_replacement
 from typing import Any, NamedTuple
 
 import torch
@@ -20,9 +17,10 @@ from torch import Tensor, nn
 
 from dao_ase.layers import FeedForward
 from dao_ase.neighbors import Neighbors
+from dao_ase.pair_geometry import DirectionMoments
 
 FEW_SLOTS = 2048
-"""Up to here a scatter costs less than autograd's way through Python."""
+"""Up to here a scatter costs less than a gather and a sum."""
 
 
 class PairFeatures(NamedTuple):
@@ -33,59 +31,56 @@ class PairFeatures(NamedTuple):
     moments: Float[Tensor, "atoms slots components"]
 
 
-def envelope(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """u(x) = 1 − 28x⁶ + 48x⁷ − 21x⁸ for x < 1, else 0: one at zero, and zero with two derivatives at the cutoff x = 1."""
-    inside = x.clamp(max=1.0)
-    sixth = (inside * inside * inside).square()
-    return 1 - sixth * (28 - inside * (48 - 21 * inside))
+class _Logits(torch.autograd.Function):
+    """l_hj = q_h·k_j + q̃_h·b_j for each atom, head h and slot j; derivatives come out as the factors lie in memory."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, keys: Tensor, pair_query: Tensor, radial: Tensor) -> Tensor:
+        ctx.save_for_backward(query, keys, pair_query, radial)
+        return torch.baddbmm(torch.bmm(pair_query, radial.transpose(1, 2)), query, keys.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        (query, keys, pair_query, radial), by_logits = ctx.saved_tensors, gradients[0]
+        by_slot = by_logits.transpose(1, 2)
+        return (
+            torch.bmm(by_logits, keys),
+            torch.bmm(by_slot, query),
+            torch.bmm(by_logits, radial),
+            torch.bmm(by_slot, pair_query),
+        )
 
 
-def bessel(x: Float[Tensor, "*shape"], count: int) -> Float[Tensor, "*shape {count}"]:
-    """√2 sin(kπx)/x for k = 1 … count: the radial waves of a sphere of radius 1 (DimeNet's basis)."""
-    frequency = math.pi * torch.arange(1, count + 1, device=x.device, dtype=x.dtype)
-    return torch.sin(x.unsqueeze(-1) * frequency) * (math.sqrt(2) / x).unsqueeze(-1)
+class _EnvelopedSoftmax(torch.autograd.Function):
+    """a_j = u_j exp(l_j)/Z and Z exp(−p), with p the largest logit of those within the cutoff: exp(l_j − p) never overflows.
 
+    With g_j the derivative by a_j and g the one by Z exp(−p), that by u_j exp(l_j − p) is
+    (g_j − Σ_k g_k a_k)/(Z exp(−p)) + g.
+    """
 
-class DirectionMoments(nn.Module):
-    """The distinct components of 1, r̂, r̂⊗r̂, … up to a rank, weighted so that ⟨r̂ⁿ, ŝⁿ⟩ = (r̂·ŝ)ⁿ as a plain dot product."""
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, envelope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        u = envelope.unsqueeze(1)
+        within = logits * (u > 0)  # what lies beyond the cutoff must not set the scale
+        peak = within.amax(-1, keepdim=True).clamp(min=0) if logits.shape[-1] else logits.new_zeros(1, 1, 1)
+        raw = (logits - peak).clamp(max=0).exp() * u
+        total = raw.sum(-1, keepdim=True) + torch.exp(-peak)
+        weights = raw / total
+        ctx.save_for_backward(logits, envelope, peak, weights, total)
+        ctx.mark_non_differentiable(peak)
+        return weights, total, peak
 
-    orders: Tensor
-
-    def __init__(self, rank: int) -> None:
-        super().__init__()
-        self.rank = rank
-        monomials = [list(combinations_with_replacement(range(3), n)) for n in range(rank + 1)]
-        self.sizes = [len(level) for level in monomials]
-        orders = [_multinomial(monomial) for level in monomials for monomial in level]
-        self.register_buffer("orders", torch.tensor(orders), persistent=False)
-        for n in range(2, rank + 1):  # a monomial is its parent of one rank less, times its last axis
-            parents = torch.tensor([monomials[n - 1].index(monomial[:-1]) for monomial in monomials[n]])
-            axes = torch.tensor([monomial[-1] for monomial in monomials[n]])
-            self.register_buffer(f"parent{n}", _chooser(parents, self.sizes[n - 1]), persistent=False)
-            self.register_buffer(f"axis{n}", _chooser(axes, 3), persistent=False)
-
-    def forward(self, direction: Float[Tensor, "count 3"]) -> Float[Tensor, "count components"]:
-        levels = [torch.ones_like(direction[:, :1]), direction]
-        for n in range(2, self.rank + 1):
-            levels.append((levels[-1] @ getattr(self, f"parent{n}")) * (direction @ getattr(self, f"axis{n}")))
-        return torch.cat(levels[: self.rank + 1], -1) * self.orders.to(direction.dtype).sqrt()
-
-
-def _chooser(columns: Tensor, count: int) -> Tensor:
-    """The matrix that picks columns: x @ chooser = x[:, columns]. Its derivative is a matrix product, not a scatter."""
-    return torch.nn.functional.one_hot(columns, count).T.to(torch.get_default_dtype())
-
-
-def _multinomial(monomial: tuple[int, ...]) -> int:
-    """In how many orders the axes of a monomial can stand."""
-    orders = math.factorial(len(monomial))
-    for repeats in Counter(monomial).values():
-        orders //= math.factorial(repeats)
-    return orders
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        logits, envelope, peak, weights, total = ctx.saved_tensors
+        by_weights, by_total, _ = gradients
+        mean = (by_weights * weights).sum(-1, keepdim=True)
+        slope = ((by_weights - mean) / total + by_total) * (logits - peak).clamp(max=0).exp()
+        return slope * envelope.unsqueeze(1), slope.sum(1)
 
 
 class _Gather(torch.autograd.Function):
-    """x_j for each slot. Its transpose sums over the opposite directions, so that no derivative ever scatters."""
+    """x_j for each slot. Its transpose sums over the opposite directions, so that in large systems nothing scatters."""
 
     @staticmethod
     def forward(ctx: Any, atoms: Tensor, index: Tensor, reverse: Tensor) -> Tensor:
@@ -103,6 +98,9 @@ class _Collect(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, slots: Tensor, index: Tensor, reverse: Tensor) -> Tensor:
         ctx.save_for_backward(index, reverse)
+        if index.numel() <= FEW_SLOTS:
+            zeros = torch.zeros(len(slots), slots.shape[2], dtype=slots.dtype, device=slots.device)
+            return zeros.index_add(0, index.flatten(), slots.flatten(0, 1))
         return slots.flatten(0, 1).index_select(0, reverse.flatten()).view(slots.shape).sum(1)
 
     @staticmethod
@@ -112,14 +110,40 @@ class _Collect(torch.autograd.Function):
 
 def gather(atoms: Float[Tensor, "atoms features"], neighbors: Neighbors) -> Float[Tensor, "atoms slots features"]:
     """The features of each neighbour. Empty slots hold the atom's own; nothing may flow back into them."""
-    if neighbors.index.numel() <= FEW_SLOTS:
-        return atoms.index_select(0, neighbors.index.flatten()).view(*neighbors.index.shape, atoms.shape[1])
     return _Gather.apply(atoms, neighbors.index, neighbors.reverse)
 
 
 def collect(slots: Float[Tensor, "atoms slots features"], neighbors: Neighbors) -> Float[Tensor, "atoms features"]:
-    """Σ over the pairs (j, i) that point at atom i: the transpose of `gather`."""
+    """Σ over the pairs (j, i) that point at atom i: the transpose of `gather`. Nothing may stand in empty slots."""
     return _Collect.apply(slots, neighbors.index, neighbors.reverse)
+
+
+class _Moments(torch.autograd.Function):
+    """Σ_j m_j ⊗ v_j for each atom. The derivatives come out as the factors lie in memory, which bmm's own do not."""
+
+    @staticmethod
+    def forward(ctx: Any, moments: Tensor, values: Tensor) -> Tensor:
+        ctx.save_for_backward(moments, values)
+        return torch.bmm(moments.transpose(1, 2), values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        moments, values = ctx.saved_tensors
+        return torch.bmm(values, gradients[0].transpose(1, 2)), torch.bmm(moments, gradients[0])
+
+
+class _SquaresByRank(torch.autograd.Function):
+    """Σ_c x_c² over the components c of each rank, R (x ⊙ x); its derivative is 2 Rᵀ g ⊙ x."""
+
+    @staticmethod
+    def forward(ctx: Any, tensors: Tensor, rank_of: Tensor) -> Tensor:
+        ctx.save_for_backward(tensors, rank_of)
+        return torch.bmm(rank_of.expand(len(tensors), -1, -1), tensors * tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        tensors, rank_of = ctx.saved_tensors
+        return torch.bmm((2 * rank_of.T).expand(len(tensors), -1, -1), gradients[0]) * tensors, None
 
 
 class Invariants(nn.Module):
@@ -136,10 +160,14 @@ class Invariants(nn.Module):
             "rank_of", rank_of, persistent=False
         )  # [ranks, components]: which components make up a rank
 
-    def forward(self, tensors: Float[Tensor, "atoms components channels"]) -> Float[Tensor, "atoms features"]:
+    def forward(
+        self,
+        moments: Float[Tensor, "atoms slots components"],
+        values: Float[Tensor, "atoms slots channels"],
+    ) -> Float[Tensor, "atoms features"]:
+        tensors = _Moments.apply(moments, values)
         scalar, others = tensors.split([1, tensors.shape[1] - 1], 1)
-        squares = torch.bmm(self.rank_of.expand(len(tensors), -1, -1), self.mix(others).square())
-        return torch.cat([scalar, squares], 1).flatten(1)
+        return torch.cat([scalar, _SquaresByRank.apply(self.mix(others), self.rank_of)], 1).flatten(1)
 
 
 class NeighborDensity(nn.Module):
@@ -156,7 +184,7 @@ class NeighborDensity(nn.Module):
         self, atoms: Float[Tensor, "atoms width"], pairs: PairFeatures, neighbors: Neighbors
     ) -> Float[Tensor, "atoms width"]:
         values = gather(self.value(atoms), neighbors) * self.filter(pairs.radial)
-        return self.out(self.invariants(torch.bmm(pairs.moments.transpose(1, 2), values)))
+        return self.out(self.invariants(pairs.moments, values))
 
 
 class NeighborAttention(nn.Module):
@@ -169,6 +197,10 @@ class NeighborAttention(nn.Module):
     and log Z tells the atom how many there are.
     """
 
+    own_head: Tensor
+    value_head: Tensor
+    order: Tensor
+
     def __init__(
         self, width: int, heads: int, key_width: int, value_width: int, radial: int, moments: DirectionMoments
     ):
@@ -180,37 +212,42 @@ class NeighborAttention(nn.Module):
         self.filter = nn.Linear(radial, value_width, bias=False)
         self.invariants = Invariants(value_width, moments)
         self.out = nn.Linear(self.invariants.features + heads, width)
-        own_head = torch.eye(heads).repeat_interleave(self.head_width, 0)  # [key_width, heads]: whose channel it is
-        self.register_buffer("own_head", own_head * self.head_width**-0.5, persistent=False)
+        pair_rows = torch.arange(heads * radial).view(radial, heads).T.flatten() + key_width  # as the heads want them
+        others = torch.arange(key_width + heads * radial, 2 * key_width + heads * radial + value_width)
+        self.register_buffer("order", torch.cat([torch.arange(key_width), pair_rows, others]), persistent=False)
+        self.register_buffer("own_head", _whose(heads, key_width) * self.head_width**-0.5, persistent=False)
+        self.register_buffer("value_head", _whose(heads, value_width), persistent=False)
 
     def forward(
         self, atoms: Float[Tensor, "atoms width"], pairs: PairFeatures, neighbors: Neighbors
     ) -> Float[Tensor, "atoms width"]:
-        weights, log_sum = self.attend(atoms, pairs, neighbors)
-        values = gather(self.value(atoms), neighbors) * self.filter(pairs.radial)
-        values = (values.unflatten(-1, (self.heads, -1)) * weights.unsqueeze(-1)).flatten(-2)
-        invariants = self.invariants(torch.bmm(pairs.moments.transpose(1, 2), values))
-        return self.out(torch.cat([invariants, log_sum], -1))
+        query, pair_query, keys, values = self.project(atoms)
+        weights, log_sum = self.attend(query, pair_query, gather(keys, neighbors), pairs)
+        values = gather(values, neighbors) * self.filter(pairs.radial)
+        values = values * torch.bmm(weights.transpose(1, 2), self.value_head.expand(len(atoms), -1, -1))
+        return self.out(torch.cat([self.invariants(pairs.moments, values), log_sum], -1))
+
+    def project(self, atoms: Tensor) -> tuple[Tensor, ...]:
+        """Queries [atoms, heads, key width], of which each head has its own channels, pair queries, keys and values."""
+        weight = torch.cat([self.query.weight, self.value.weight, self.key.weight])
+        bias = torch.cat([self.query.bias, self.value.bias, self.query.bias.new_zeros(len(self.key.weight))])
+        sizes = [len(self.key.weight), self.heads * self.radial, len(self.value.weight), len(self.key.weight)]
+        projected = nn.functional.linear(atoms, weight[self.order], bias[self.order])
+        query, pair_query, values, keys = projected.split(sizes, -1)
+        return query.unsqueeze(1) * self.own_head, pair_query.view(-1, self.heads, self.radial), keys, values
 
     def attend(
-        self, atoms: Tensor, pairs: PairFeatures, neighbors: Neighbors
-    ) -> tuple[Float[Tensor, "atoms slots heads"], Float[Tensor, "atoms heads"]]:
+        self, query: Tensor, pair_query: Tensor, keys: Tensor, pairs: PairFeatures
+    ) -> tuple[Float[Tensor, "atoms heads slots"], Float[Tensor, "atoms heads"]]:
         """The attention weights a_ij and log Z_i."""
-        key_width = self.heads * self.head_width
-        query, pair_query = self.query(atoms).split([key_width, self.heads * self.radial], -1)
-        keys = gather(self.key(atoms), neighbors)
-        logits = torch.baddbmm(
-            torch.bmm(pairs.radial, pair_query.view(-1, self.radial, self.heads)),
-            keys,
-            query.unsqueeze(-1) * self.own_head,
-        )
-        within = logits.detach() * (pairs.envelope > 0).unsqueeze(
-            -1
-        )  # what lies beyond the cutoff must not set the scale
-        peak = within.amax(1, keepdim=True).clamp(min=0) if logits.shape[1] else logits.new_zeros(1)
-        raw = pairs.envelope.unsqueeze(-1) * torch.exp((logits - peak).clamp(max=0))
-        total = torch.exp(-peak) + raw.sum(1, keepdim=True)
-        return raw / total, (peak + total.log()).squeeze(1)
+        logits = _Logits.apply(query, keys, pair_query, pairs.radial)
+        weights, total, peak = _EnvelopedSoftmax.apply(logits, pairs.envelope)
+        return weights, (peak + total.log()).squeeze(-1)
+
+
+def _whose(heads: int, width: int) -> Float[Tensor, "heads width"]:
+    """1 where a channel belongs to a head, else 0."""
+    return torch.eye(heads).repeat_interleave(width // heads, 1)
 
 
 class NeighborBlock(nn.Module):

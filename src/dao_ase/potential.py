@@ -22,15 +22,13 @@ from torch import Tensor, nn
 
 from dao_ase.composition import SYMBOLS
 from dao_ase.neighbor_attention import (
-    DirectionMoments,
     NeighborAttention,
     NeighborBlock,
     NeighborDensity,
     PairFeatures,
-    bessel,
-    envelope,
 )
 from dao_ase.neighbors import Neighbors, Pairs
+from dao_ase.pair_geometry import DirectionMoments, envelope, envelope_slope, polar, waves
 from dao_ase.radii import COVALENT_RADII
 
 MAX_ATOMIC_NUMBER = len(COVALENT_RADII) - 1
@@ -157,11 +155,8 @@ class Potential(nn.Module):
     ) -> Float[Tensor, "atoms"]:
         """The energy (eV) of each atom, without the reference of its element; see `reference`."""
         shell = self._shell(atomic_numbers, vectors, neighbors)
-        energies = self.head(self._states(atomic_numbers, shell.pairs, neighbors)[-1]).squeeze(-1)
-        close = shell.distance < shell.contact
-        if bool(close.any()):
-            energies = energies + _repulsion(atomic_numbers, shell.distance, shell.contact, close, neighbors)
-        return energies
+        learned = self.head(self._states(atomic_numbers, shell.pairs, neighbors)[-1]).squeeze(-1)
+        return learned + _repulsion(atomic_numbers, shell.distance, shell.contact, neighbors)
 
     def states(
         self,
@@ -179,11 +174,10 @@ class Potential(nn.Module):
         radius = self.radii[atomic_numbers]
         contact = radius.unsqueeze(1) + radius[neighbors.index]
         cutoff = self._cutoff(contact)
-        distance, direction = _polar(vectors, neighbors.present, cutoff)
-        x = distance / cutoff
-        u = envelope(x)
+        x, direction = polar(vectors, neighbors.present, cutoff)
+        radial, u = waves(x, self.config.radial)
         moments = self.moments(direction.flatten(0, 1)).unflatten(0, x.shape)
-        return _Shell(distance, contact, PairFeatures(bessel(x, self.config.radial) * u.unsqueeze(-1), u, moments))
+        return _Shell(x * cutoff, contact, PairFeatures(radial, u, moments))
 
     def _states(self, atomic_numbers: Tensor, pairs: PairFeatures, neighbors: Neighbors) -> list[Tensor]:
         atoms = self.embedding(atomic_numbers)
@@ -198,21 +192,30 @@ class Potential(nn.Module):
 
 
 def _repulsion(
-    atomic_numbers: Tensor, distance: Tensor, contact: Tensor, close: Tensor, neighbors: Neighbors
+    atomic_numbers: Tensor, distance: Tensor, contact: Tensor, neighbors: Neighbors
 ) -> Float[Tensor, "atoms"]:
-    """½ Σ_j ZBL(r_ij) u(r_ij/(R_i + R_j)): each atom's half, gone where covalent bonds begin. Few pairs are that close."""
-    center, slot = close.nonzero(as_tuple=True)
+    """½ Σ_j ZBL(r_ij) u(r_ij/(R_i + R_j)): each atom's half, gone where covalent bonds begin."""
     charge = atomic_numbers.to(distance.dtype)
-    r = distance[center, slot]
-    pairs = zbl(r, charge[center], charge[neighbors.index[center, slot]]) * envelope(r / contact[center, slot])
-    return distance.new_zeros(len(distance)).index_add(0, center, 0.5 * pairs)
+    strength, inverse_length = _nuclei(charge.unsqueeze(1), charge[neighbors.index])
+    return 0.5 * _Repulsion.apply(distance, contact, strength, inverse_length).sum(1)
 
 
-def _polar(vectors: Tensor, present: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances and unit vectors. An empty slot stands exactly at the cutoff, where everything is zero."""
-    squared = torch.where(present, vectors.square().sum(-1), cutoff.square())
-    distance = squared.sqrt()
-    return distance, vectors / distance.unsqueeze(-1)
+class _Repulsion(torch.autograd.Function):
+    """V u(r/R), whose derivative is V' u + V u'/R."""
+
+    @staticmethod
+    def forward(ctx: Any, distance: Tensor, contact: Tensor, strength: Tensor, inverse_length: Tensor) -> Tensor:
+        ctx.save_for_backward(distance, contact, strength, inverse_length)
+        repulsion, _ = _screened(distance, strength, inverse_length)
+        return repulsion * envelope(distance / contact)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        distance, contact, strength, inverse_length = ctx.saved_tensors
+        x = distance / contact
+        repulsion, slope = _screened(distance, strength, inverse_length)
+        slope = slope * envelope(x) + repulsion * (envelope_slope(x) / contact)
+        return gradients[0] * slope, None, None, None
 
 
 def zbl(
@@ -222,8 +225,18 @@ def zbl(
 
     V(r) = (e²/4πε₀) z₁z₂/r φ(r/a),  a = 0.46850 Å / (z₁^0.23 + z₂^0.23),  φ(x) = Σ_k c_k exp(−d_k x)
     """
-    x = distance * (first**0.23 + second**0.23) / 0.46850
+    return _screened(distance, *_nuclei(first, second))[0]
+
+
+def _nuclei(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """(e²/4πε₀) z₁z₂ (eV Å) and 1/a (1/Å)."""
+    return COULOMB * first * second, (first**0.23 + second**0.23) / 0.46850
+
+
+def _screened(distance: Tensor, strength: Tensor, inverse_length: Tensor) -> tuple[Tensor, Tensor]:
+    """V(r) and its slope."""
     coefficients = distance.new_tensor([0.18175, 0.50986, 0.28022, 0.02817])
-    exponents = distance.new_tensor([3.19980, 0.94229, 0.40290, 0.20162])
-    screening = (coefficients * torch.exp(-exponents * x.unsqueeze(-1))).sum(-1)
-    return COULOMB * first * second / distance * screening
+    exponents = distance.new_tensor([-3.19980, -0.94229, -0.40290, -0.20162])
+    terms = torch.exp((distance * inverse_length).unsqueeze(-1) * exponents)
+    repulsion = terms @ coefficients * strength / distance
+    return repulsion, (terms @ (coefficients * exponents) * (strength * inverse_length) - repulsion) / distance
