@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dao_ase import checkpoint
 from dao_ase.composition import SYMBOLS
-from dao_ase.derivatives import Prediction, predict
+from dao_ase.derivatives import Layout, Prediction
 from dao_ase.neighbors import Neighbors
 from dao_ase.potential import Potential, PotentialConfig
 from dao_ase.verlet import VerletList
@@ -109,7 +109,7 @@ class DAOCalculator(Calculator):
             else copy.deepcopy(model).to(place, DTYPES[dtype]).eval().requires_grad_(False)
         )
         self._list: VerletList | None = None
-        self._rows: Neighbors | None = None
+        self._layout: Layout | None = None
         self._kind: tuple[bytes, bytes] = (b"", b"")
         super().__init__()
         self.parameters.update(model=None if name is None else str(name), device=device, dtype=dtype, skin=skin)
@@ -130,7 +130,7 @@ class DAOCalculator(Calculator):
         changed = super().set(**settings)
         if changed:
             self.model.to(place, DTYPES[wanted["dtype"]])
-            self._list = self._rows = None
+            self._list = self._layout = None
             self.reset()
         return changed
 
@@ -180,20 +180,17 @@ class DAOCalculator(Calculator):
         if self._list is None or kind != self._kind:
             numbers = torch.from_numpy(atoms.numbers.astype(np.int64))
             self._list = VerletList(self.model, numbers, periodic=atoms.pbc.tolist(), skin=self.parameters["skin"])
-            self._numbers = numbers.to(self.model.reference.device)
-            self._kind, self._rows = kind, None
+            self._kind, self._layout = kind, None
         return self._list
 
     def _predict(self, verlet: VerletList, positions: NDArray, lattice: NDArray) -> Prediction:
-        device, dtype = self.model.reference.device, self.model.reference.dtype
-        if verlet.update(positions, lattice):
-            self._rows = None
-        if self._rows is None:
-            self._rows = Neighbors.from_pairs(verlet.pairs, len(positions)).to(device)
+        device = self.model.reference.device
+        if verlet.update(positions, lattice) or self._layout is None:
+            numbers = verlet.atomic_numbers.to(device)
+            rows = Neighbors.from_pairs(verlet.pairs, len(positions)).to(device)
+            self._layout = Layout(self.model, numbers, rows, torch.zeros_like(numbers))
         cell = torch.tensor(lattice, device=device).unsqueeze(0)
-        vectors = self._rows.vectors(torch.tensor(positions, device=device), cell).to(dtype)
-        volume = torch.tensor([abs(np.linalg.det(lattice))], dtype=dtype, device=device)
-        return predict(self.model, self._numbers, vectors, self._rows, torch.zeros_like(self._numbers), volume)
+        return self._layout.predict(torch.tensor(positions, device=device), cell)
 
 
 def _refuse_settings(dtype: str, skin: float) -> None:

@@ -10,7 +10,9 @@ a negative trace of σ: ASE's sign.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +23,12 @@ from dao_ase.memory import refuse_too_large
 from dao_ase.neighbor_attention import collect
 from dao_ase.neighbors import Neighbors, Pairs, find_pairs, join, largest_degree
 from dao_ase.potential import Potential
+from dao_ase.tape import NotRecordable, Tape
+
+RECORD_AT = 4
+"""From this call on the same neighbours a tape is recorded, which takes as long as a few calls."""
+MOST_SLOTS = 10_000
+"""Larger systems are not recorded: a tape is recorded with every intermediate value in memory, and saves little there."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +64,63 @@ def predict(
     with torch.enable_grad():
         vectors = vectors.detach().requires_grad_()
         atomic = model(atomic_numbers, vectors, neighbors)
-        (gradient,) = torch.autograd.grad(atomic.sum(), vectors, create_graph=differentiable)
+        ones = torch.ones(len(atomic), dtype=atomic.dtype, device=atomic.device)
+        (gradient,) = torch.autograd.grad(atomic, vectors, ones, create_graph=differentiable)
     if not differentiable:
         atomic, vectors = atomic.detach(), vectors.detach()
     energies = atomic.double() + model.reference[atomic_numbers].double()
-    forces = gradient.sum(1) - collect(gradient, neighbors)
-    pulled = vectors.transpose(1, 2) @ gradient
-    per_atom = 0.5 * (pulled + pulled.transpose(1, 2))
+    pulled = _sums(torch.bmm(vectors.transpose(1, 2), gradient), crystal_index, len(volume))
     return Prediction(
-        energy=energies.new_zeros(len(volume)).index_add(0, crystal_index, energies),
+        energy=_sums(energies, crystal_index, len(volume)),
         energies=energies,
-        forces=forces,
-        virial=per_atom.new_zeros(len(volume), 3, 3).index_add(0, crystal_index, per_atom),
+        forces=gradient.sum(1) - collect(gradient, neighbors),
+        virial=0.5 * (pulled + pulled.transpose(1, 2)),
         volume=volume,
     )
+
+
+def _sums(values: Float[Tensor, "atoms ..."], crystal_index: Tensor, crystals: int) -> Float[Tensor, "crystals ..."]:
+    """Sums over the atoms of each crystal."""
+    zeros = torch.zeros(crystals, *values.shape[1:], dtype=values.dtype, device=values.device)
+    return zeros.index_add(0, crystal_index, values)
+
+
+@dataclass
+class Layout:
+    """Atoms with their neighbours in rows, whose energy, forces and stress are asked for again and again.
+
+    From call number `RECORD_AT` on, small systems on a processor are played from a tape (tape.py): the same numbers, sooner.
+    """
+
+    model: Potential
+    atomic_numbers: Int[Tensor, "atoms"]
+    neighbors: Neighbors
+    crystal_index: Int[Tensor, "atoms"]
+    _calls: int = field(default=0, init=False, repr=False)
+    _tape: Tape | None = field(default=None, init=False, repr=False)
+
+    def predict(self, positions: Float[Tensor, "atoms 3"], lattice: Float[Tensor, "crystals 3 3"]) -> Prediction:
+        """Energy, forces and stress of these positions and lattices (Å), given in float64."""
+        self._calls += 1
+        if self._tape is not None and not self._tape.stale:
+            return Prediction(*self._tape(positions, lattice))
+        if self._calls >= RECORD_AT and self.neighbors.index.numel() <= MOST_SLOTS and positions.device.type == "cpu":
+            try:
+                self._tape = Tape(self._values, positions, lattice)
+                return Prediction(*self._tape.first)
+            except NotRecordable:
+                self._calls = -sys.maxsize
+        return Prediction(*self._values(positions, lattice))
+
+    def _values(self, positions: Tensor, lattice: Tensor) -> tuple[Tensor, ...]:
+        dtype = self.model.reference.dtype
+        vectors = self.neighbors.vectors(positions, lattice.index_select(0, self.crystal_index)).to(dtype)
+        volume = torch.linalg.det(lattice).abs().to(dtype)
+        found = predict(self.model, self.atomic_numbers, vectors, self.neighbors, self.crystal_index, volume)
+        return found.energy, found.energies, found.forces, found.virial, found.volume
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_tape": None}
 
 
 def predict_crystals(model: Potential, crystals: Crystals, *, slots: int = 30_000) -> Prediction:

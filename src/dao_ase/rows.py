@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dao_ase.derivatives import Prediction, predict
+from dao_ase.derivatives import Layout
 from dao_ase.neighbors import Neighbors, join
 from dao_ase.potential import Potential
 from dao_ase.verlet import VerletList
@@ -63,41 +63,37 @@ class Rows:
 
     def __init__(self, model: Potential) -> None:
         self.model = model
-        self._laid_out: dict[tuple, Neighbors] = {}
+        self._laid_out: dict[tuple, Layout] = {}
         self._seen: tuple[Moving, ...] = ()
 
     def evaluate(self, crystals: Sequence[Moving]) -> list[Answer]:
         """Energy, forces and stress of each crystal."""
         answers: dict[int, Answer] = {}
-        laid_out: dict[tuple, Neighbors] = {}
+        laid_out: dict[tuple, Layout] = {}
         for group in alike([len(one.numbers) for one in crystals], [one.verlet.degree for one in crystals]):
             members = [crystals[place] for place in group]
             key = tuple((id(one), one.verlet.builds) for one in members)
             laid_out[key] = self._laid_out[key] if key in self._laid_out else self._lay_out(members)
-            answers |= zip(group, self._answers(members, laid_out[key]), strict=True)
+            answers |= zip(group, _answers(members, laid_out[key]), strict=True)
         # the crystals are kept as long as their layouts: another crystal must not come to the same id
         self._laid_out, self._seen = laid_out, tuple(crystals)
         return [answers[place] for place in range(len(crystals))]
 
-    def _lay_out(self, members: Sequence[Moving]) -> Neighbors:
-        counts = [len(one.numbers) for one in members]
+    def _lay_out(self, members: Sequence[Moving]) -> Layout:
+        device, counts = self.model.reference.device, [len(one.numbers) for one in members]
         pairs = join([one.verlet.pairs for one in members], counts)
-        return Neighbors.from_pairs(pairs, sum(counts)).to(self.model.reference.device)
+        crystal_index = torch.arange(len(members)).repeat_interleave(torch.tensor(counts))
+        numbers = torch.cat([one.numbers for one in members])
+        rows = Neighbors.from_pairs(pairs, sum(counts))
+        return Layout(self.model, numbers.to(device), rows.to(device), crystal_index.to(device))
 
-    def _answers(self, members: Sequence[Moving], neighbors: Neighbors) -> list[Answer]:
-        predicted = self._predict(members, neighbors)
-        forces, stress = (values.double().cpu().numpy() for values in (predicted.forces, predicted.stress))
-        ends = np.cumsum([len(one.numbers) for one in members])
-        parts = np.split(forces, ends[:-1])
-        return [Answer(*one) for one in zip(predicted.energy.tolist(), parts, stress, strict=True)]
 
-    def _predict(self, members: Sequence[Moving], neighbors: Neighbors) -> Prediction:
-        device, dtype = self.model.reference.device, self.model.reference.dtype
-        counts = torch.tensor([len(one.numbers) for one in members])
-        crystal_index = torch.arange(len(members)).repeat_interleave(counts)
-        lattice = torch.from_numpy(np.stack([one.lattice for one in members]))
-        positions = torch.from_numpy(np.concatenate([one.positions for one in members]))
-        vectors = neighbors.vectors(positions.to(device), lattice[crystal_index].to(device)).to(dtype)
-        numbers = torch.cat([one.numbers for one in members]).to(device)
-        volume = torch.linalg.det(lattice).abs().to(device, dtype)
-        return predict(self.model, numbers, vectors, neighbors, crystal_index.to(device), volume)
+def _answers(members: Sequence[Moving], layout: Layout) -> list[Answer]:
+    device = layout.model.reference.device
+    lattice = torch.from_numpy(np.stack([one.lattice for one in members]))
+    positions = torch.from_numpy(np.concatenate([one.positions for one in members]))
+    predicted = layout.predict(positions.to(device), lattice.to(device))
+    forces, stress = (values.double().cpu().numpy() for values in (predicted.forces, predicted.stress))
+    ends = np.cumsum([len(one.numbers) for one in members])
+    parts = np.split(forces, ends[:-1])
+    return [Answer(*one) for one in zip(predicted.energy.tolist(), parts, stress, strict=True)]
