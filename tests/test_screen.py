@@ -22,9 +22,9 @@ import screening
 from dao_ase.cli import main
 from dao_ase.database import Outcome, ScreenDatabase, open_screen
 from dao_ase.phase_diagram import Phase
-from dao_ase.screen.run import parts, read_compositions, screen, unique
+from dao_ase.screen.run import parts, read_compositions, screen, small_ones_last, unique
 from dao_ase.screen.work import ScreenSettings, Shard, screen_shard
-from dao_ase.screen.workers import read_config, workers
+from dao_ase.screen.workers import ENVIRONMENT, read_config, workers
 
 
 def test_compositions_of_a_table_and_of_lines(tmp_path):
@@ -32,9 +32,17 @@ def test_compositions_of_a_table_and_of_lines(tmp_path):
     assert read_compositions(tmp_path / "table.csv") == ["NaCl", "CsV3Sb5"]
     (tmp_path / "lines.txt").write_text("# salts\nNaCl\nKCl\n")
     assert read_compositions(tmp_path / "lines.txt") == ["NaCl", "KCl"]
-    (tmp_path / "empty.csv").write_text("\n")
-    with pytest.raises(ValueError, match="names no composition"):
-        read_compositions(tmp_path / "empty.csv")
+    (tmp_path / "sheet.csv").write_text("\nid;Formula;note\n1;NaCl;a, b\n2;KCl;\n", encoding="utf-8-sig")
+    assert read_compositions(tmp_path / "sheet.csv") == ["NaCl", "KCl"]
+    (tmp_path / "notes.csv").write_text("composition,note\nNaCl,a; b\tc\n")
+    assert read_compositions(tmp_path / "notes.csv") == ["NaCl"]
+    for empty in ("\n", "composition\n", "id,formula\n1,\n"):
+        (tmp_path / "empty.csv").write_text(empty)
+        with pytest.raises(ValueError, match="names no composition"):
+            read_compositions(tmp_path / "empty.csv")
+    (tmp_path / "table.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")
+    with pytest.raises(ValueError, match=r"table.xlsx is no text in UTF-8 .* save the table as CSV"):
+        read_compositions(tmp_path / "table.xlsx")
 
 
 def test_each_content_of_a_cell_once_and_nonsense_stays():
@@ -53,6 +61,16 @@ def test_shards_hold_each_composition_once_and_shrink_for_several_workers(total,
         assert sizes == sorted(sizes, reverse=True) and sizes[-1:] in ([], [1])
     else:
         assert sizes[:-1] == [largest] * len(sizes[:-1])
+
+
+def test_the_smallest_cells_are_last_and_nothing_is_lost():
+    wanted = ["Na3", "NaXx", "Na9", "Na1", "Na8", "K8", "Na2"]
+    assert small_ones_last(wanted, 0) == wanted
+    assert small_ones_last(wanted, 4) == ["Na9", "Na8", "K8", "Na3", "Na2", "Na1", "NaXx"]
+    assert small_ones_last(wanted, 99) == ["Na9", "Na8", "K8", "Na3", "Na2", "Na1", "NaXx"]
+    assert small_ones_last([f"Na{number}" for number in range(1, 9)], 2) == [
+        "Na3", "Na4", "Na5", "Na6", "Na7", "Na8", "Na2", "Na1",
+    ]  # fmt: skip
 
 
 @pytest.fixture
@@ -104,6 +122,23 @@ def test_a_folder_of_an_earlier_version_is_read_but_not_continued(tmp_path, quic
 def test_settings_that_suit_no_composition_are_refused_at_once(setting, reason):
     with pytest.raises(ValueError, match=reason):
         ScreenSettings(**setting)
+
+
+def test_numbers_of_workers_and_of_compositions_that_are_none(tmp_path, quick_screen):
+    with pytest.raises(ValueError, match="shards of 0 compositions; give at least 1"):
+        quick_screen(["NaCl"], shard=0)
+    with pytest.raises(ValueError, match="-1 workers; give 0"):
+        screen(["NaCl"], tmp_path, count=-1)
+    assert quick_screen(["NaCl"]).done == 1
+
+
+def test_a_database_that_cannot_be_opened_is_named_and_not_the_folders(tmp_path, quick_screen):
+    (tmp_path / "table.csv").write_text("no database\n" * 50)
+    with pytest.raises(OSError, match=r"table.csv cannot be used: file is not a database"):
+        quick_screen(["NaCl"], database="table.csv")
+    with pytest.raises(ValueError, match=r"is no postgresql://"):
+        quick_screen(["NaCl"], database="mysql://me@here/name")
+    assert quick_screen(["NaCl"]).done == 1
 
 
 def test_two_at_a_time_are_refused(tmp_path, monkeypatch):
@@ -213,6 +248,32 @@ def test_config_file_must_define_a_config(tmp_path):
     (tmp_path / "parsl.py").write_text("config = 3\n")
     with pytest.raises(ValueError, match="defines no 'config'"):
         read_config(tmp_path / "parsl.py")
+    for nonsense in ("config = 1 / 0\n", "config = (\n"):
+        (tmp_path / "parsl.py").write_text(nonsense)
+        with pytest.raises(ValueError, match=r"parsl.py: does not run: \w+Error"):
+            read_config(tmp_path / "parsl.py")
+
+
+@pytest.mark.filterwarnings("ignore")  # of Parsl about itself
+def test_a_config_of_the_users_works_the_largest_cells_first(tmp_path, monkeypatch):
+    pytest.importorskip("parsl")
+    monkeypatch.setenv("WORKED", str(tmp_path / "worked.txt"))
+    (tmp_path / "parsl.py").write_text(
+        "from parsl.config import Config\nfrom parsl.executors import ThreadPoolExecutor\n"
+        "config = Config(executors=[ThreadPoolExecutor(max_threads=1)], usage_tracking=0)\n"
+    )
+    wanted = ["NaCl", "Na20Cl20", "Si", "Mg8O8"]
+    found = screen(wanted, tmp_path / "run", config=tmp_path / "parsl.py", shard=1, work=screening.quick)
+    assert (found.done, found.errors) == (4, 0)
+    assert worked(tmp_path) == ["Na20Cl20", "Mg8O8", "NaCl", "Si"]
+
+
+def test_workers_keep_what_the_user_tunes():
+    shell = ["sh", "-c", f"{ENVIRONMENT}; echo $GLIBC_TUNABLES"]
+    for tuned, expected in ((None, ""), ("glibc.malloc.check=0", "glibc.malloc.check=0:")):
+        environment = {"PATH": os.environ["PATH"], **({"GLIBC_TUNABLES": tuned} if tuned else {})}
+        done = subprocess.run(shell, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{expected}glibc.malloc.hugetlb=1\n"
 
 
 def test_without_parsl_the_remedy_is_said(tmp_path, monkeypatch):
@@ -278,7 +339,8 @@ def postgresql():
             command = [*as_user, str(programs[-1] / program), "-D", f"{folder}/data", *arguments]
             subprocess.run(command, check=True, capture_output=True, cwd=folder)
 
-        call("initdb", "-U", "postgres", "--auth=trust", "--no-sync")
+        (Path(folder) / "password").write_text("secret\n")
+        call("initdb", "-U", "postgres", "--auth=scram-sha-256", f"--pwfile={folder}/password", "--no-sync")
         call("pg_ctl", "-w", "-l", f"{folder}/log", "-o", f"-p {port} -k {folder} -h 127.0.0.1 -F", "start")
         try:
             yield f"postgresql://postgres:secret@127.0.0.1:{port}/postgres"
@@ -297,6 +359,11 @@ def test_postgresql_holds_runs_as_sqlite_does(postgresql, tmp_path, monkeypatch)
     assert (found.done, found.structures, other.structures) == (3, 9, 3)
     assert (tmp_path / "worked.txt").read_text().split() == ["NaCl", "InF", "KCl", "NaCl"]
     assert "secret" not in (tmp_path / "one" / "screen.json").read_text()
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    with pytest.raises(OSError, match=r"postgresql://postgres@127.0.0.1:\d+/postgres cannot be used: .*password"):
+        open_screen(tmp_path / "one")
+    assert len(open_screen(tmp_path / "one", postgresql).done()) == 3
+    monkeypatch.setenv("PGPASSWORD", "secret")
     best = open_screen(tmp_path / "one").structures(limit=3)
     assert [one.properties["rank"] for one in best] == [1, 1, 1]
     with pytest.raises(Exception, match="duplicate key"), ScreenDatabase(postgresql, "x")._transaction() as cursor:

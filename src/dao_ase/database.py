@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from dao_ase.composition import Composition
 
@@ -67,7 +69,7 @@ class ScreenDatabase:
         self.location, self.run = str(location), run
         # ASE's lock is a file that a killed process leaves behind; the databases' own locks are not
         self._database = _connect(self.location)
-        with closing(self._database._connect()) as connection:
+        with _said_plainly(self.location), closing(self._database._connect()) as connection:
             self._database._initialize(connection)  # commits, which must not happen within a transaction of ours
             connection.cursor().execute(
                 f"CREATE TABLE IF NOT EXISTS {DONE} (run TEXT, composition TEXT, structures INTEGER, error TEXT, "
@@ -133,13 +135,13 @@ class ScreenDatabase:
         return [structure_of(row) for row in found[:limit]]
 
 
-def open_screen(folder: str | Path) -> ScreenDatabase:
-    """The database of a folder that ``dao-ase screen`` wrote."""
+def open_screen(folder: str | Path, database: str | None = None) -> ScreenDatabase:
+    """The database of a folder that ``dao-ase screen`` wrote; ``database`` is its URL where that has a password."""
     path = Path(folder) / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no {SETTINGS}; give the folder of 'dao-ase screen ... -o FOLDER'")
     said = json.loads(path.read_text(encoding="utf-8"))
-    location = said["database"]
+    location = database or said["database"]
     return ScreenDatabase(location if location.startswith(POSTGRESQL) else Path(folder) / location, said["run"])
 
 
@@ -158,6 +160,28 @@ def structure_of(row: Any) -> Structure:
 def now() -> str:
     """The time in UTC, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def without_password(location: str) -> str:
+    """A URL as it may be shown and written to a file; the database's client takes PGPASSWORD or ~/.pgpass."""
+    parts = urlsplit(location) if location.startswith(POSTGRESQL) else None
+    if parts is None or not parts.password:
+        return location
+    return parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", "@")).geturl()
+
+
+@contextmanager
+def _said_plainly(location: str) -> Iterator[None]:
+    """Errors of a database that is not there, or is none, as what a user can mend."""
+    kinds: list[type[Exception]] = [sqlite3.Error]
+    with suppress(ImportError):
+        import psycopg2
+
+        kinds.append(psycopg2.Error)
+    try:
+        yield
+    except tuple(kinds) as error:
+        raise OSError(f"the database {without_password(location)} cannot be used: {str(error).strip()}") from error
 
 
 def _connect(location: str) -> Any:

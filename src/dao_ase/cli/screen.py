@@ -67,7 +67,7 @@ def screen(
             wanted, output, settings, phases=phases, count=workers, config=config, database=database, shard=shard,
             progress=True,
         )  # fmt: skip
-        store = open_screen(output)
+        store = open_screen(output, database)
     except KeyboardInterrupt:
         click.echo(f"interrupted; what is done is in {output}, and the same command goes on from there", err=True)
         raise SystemExit(130) from None

@@ -20,7 +20,7 @@ from typing import Any
 
 from dao_ase import __version__
 from dao_ase.composition import Composition
-from dao_ase.database import DATABASE, POSTGRESQL, SETTINGS, Outcome, ScreenDatabase, now
+from dao_ase.database import DATABASE, POSTGRESQL, SETTINGS, Outcome, ScreenDatabase, now, without_password
 from dao_ase.phase_diagram import Phase
 from dao_ase.screen.work import ScreenSettings, Shard, run_name, screen_shard
 from dao_ase.screen.workers import Workers, worker_died, workers
@@ -67,6 +67,8 @@ def screen(
         wanted = unique(compositions)
         done = {content(line.composition) for line in store.done()}
         waiting = [one for one in wanted if content(one) not in done]
+        if config is not None or count > 1:  # local shards begin to shrink when so many are left, see `parts`
+            waiting = small_ones_last(waiting, 2 * count * shard if config is None else len(waiting))
         workers_known = count if config is None else 1
         shards = [Shard(part, settings, _competing(part, phases)) for part in parts(waiting, shard, workers_known)]
         if shards:
@@ -87,17 +89,25 @@ def summary(store: ScreenDatabase, wanted: Sequence[str]) -> Summary:
 
 
 def read_compositions(path: Path) -> list[str]:
-    """The column ``composition`` or ``formula`` of a CSV, or the first of a file without a header; # begins a comment."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(line.partition("#")[0] for line in file)]
+    """The column ``composition`` or ``formula`` of a CSV, or the first of a file without a header; # begins a comment.
+
+    Columns are separated by commas, or by what spreadsheets write instead: tabs or semicolons in the first line.
+    """
+    try:
+        lines = [line.partition("#")[0] for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8 ({error.reason}); save the table as CSV, in UTF-8") from error
+    first = next((line for line in lines if line.strip()), "")
+    delimiter = next((mark for mark in "\t;" if mark in first), ",")
+    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
     rows = [row for row in rows if any(row)]
-    if not rows:
-        raise ValueError(f"{path} names no composition; write one formula a line, or a CSV with a column 'composition'")
-    header = [cell.lower() for cell in rows[0]]
+    header = [cell.lower() for cell in rows[0]] if rows else []
     column = next((header.index(name) for name in ("composition", "formula") if name in header), None)
-    if column is None:
-        return [row[0] for row in rows if row[0]]
-    return [row[column] for row in rows[1:] if len(row) > column and row[column]]
+    rows, column = (rows, 0) if column is None else (rows[1:], column)
+    found = [row[column] for row in rows if len(row) > column and row[column]]
+    if not found:
+        raise ValueError(f"{path} names no composition; write one formula a line, or a CSV with a column 'composition'")
+    return found
 
 
 def unique(compositions: Iterable[str]) -> list[str]:
@@ -116,11 +126,35 @@ def parts(compositions: Sequence[str], largest: int, count: int) -> Iterator[tup
     >>> [len(part) for part in parts(["Na"] * 16, 8, 2)]
     [4, 3, 3, 2, 1, 1, 1, 1]
     """
+    if largest < 1:
+        raise ValueError(f"shards of {largest} compositions; give at least 1")
     first = 0
     while first < len(compositions):
         share = math.ceil((len(compositions) - first) / (2 * count)) if count > 1 else largest
         yield tuple(compositions[first : first + min(largest, share)])
         first += min(largest, share)
+
+
+def small_ones_last(compositions: Sequence[str], count: int) -> list[str]:
+    """The given order, but the ``count`` smallest cells at the end, the larger of them first.
+
+    Several workers end together when what they end with is short. What is no formula is shortest.
+
+    >>> small_ones_last(["NaCl", "Na20Cl20", "Si", "MgO", "Mg8O8"], 3)
+    ['Na20Cl20', 'Mg8O8', 'NaCl', 'MgO', 'Si']
+    """
+    sizes = [num_atoms(one) for one in compositions]
+    places = sorted(range(len(sizes)), key=lambda place: -sizes[place])  # equals keep their order
+    first = sorted(places[: max(len(places) - count, 0)])
+    return [compositions[place] for place in [*first, *places[len(first) :]]]
+
+
+def num_atoms(formula: str) -> int:
+    """Atoms in a formula; none where it is no formula."""
+    try:
+        return Composition.parse(formula).num_atoms
+    except ValueError:
+        return 0
 
 
 def content(formula: str) -> Hashable:
@@ -135,6 +169,8 @@ def _opened(folder: Path, settings: ScreenSettings, phases: Sequence[Phase], dat
     """The database of the folder, which is this run's own."""
     run = run_name(settings, phases)
     location = database or DATABASE
+    if "://" in location and not location.startswith(POSTGRESQL):
+        raise ValueError(f"{location!r} is no postgresql://...; give such a URL, or the name of an SQLite file")
     path = folder / SETTINGS
     if path.is_file():
         said = json.loads(path.read_text(encoding="utf-8"))
@@ -152,24 +188,13 @@ def _opened(folder: Path, settings: ScreenSettings, phases: Sequence[Phase], dat
             )
         if said["database"] != without_password(location):
             raise ValueError(f"{folder} writes to {said['database']}, not to {without_password(location)}")
-    else:
+    store = ScreenDatabase(location if location.startswith(POSTGRESQL) else folder / location, run)
+    if not path.is_file():  # only now: a database that cannot be opened shall not be the folder's for good
         write_json(path, {
             "run": run, "database": without_password(location), "settings": asdict(settings),
             "references": len(phases), "begun": now(), "dao-ase": __version__,
         })  # fmt: skip
-    return ScreenDatabase(location if location.startswith(POSTGRESQL) else folder / location, run)
-
-
-def without_password(location: str) -> str:
-    """A URL as it may be written to a file; the database's client takes PGPASSWORD or ~/.pgpass."""
-    from urllib.parse import urlsplit
-
-    if not location.startswith(POSTGRESQL):
-        return location
-    parts = urlsplit(location)
-    return (
-        parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", "@")).geturl() if parts.password else location
-    )
+    return store
 
 
 def elements_of(formula: str) -> frozenset[str]:
