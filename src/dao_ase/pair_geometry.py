@@ -86,7 +86,7 @@ class _Waves(torch.autograd.Function):
 
 
 def waves(x: Float[Tensor, "*shape"], count: int) -> tuple[Float[Tensor, "*shape {count}"], Float[Tensor, "*shape"]]:
-    """√2 sin(kπx)/x for k = 1 … count, the waves of a unit sphere (DimeNet's basis), under the envelope; and the envelope."""
+    """√2 sin(kπx)/x for k = 1 … count, the waves of a unit sphere (DimeNet's basis), under the envelope; and this."""
     return _Waves.apply(x, math.pi * torch.arange(1, count + 1, device=x.device, dtype=x.dtype))
 
 
