@@ -7,7 +7,7 @@ and of JARVIS that a user has.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,26 +33,28 @@ class Set:
     files: dict[str, str]
     target: Target
     split_column: str = ""  # a text that names the part of each crystal
-    most: int | None = None  # crystals of each part, drawn at random
+    most: dict[str, int] = field(default_factory=dict)  # crystals of a part, drawn at random
     matbench: bool = False  # Matbench's own folds, by row
     augmented: bool = False  # may be given generated structures with the same target to train on
 
 
 MP_20 = {"train": "mp20_train.npz", "val": "mp20_val.npz", "test": "mp20_test_a.npz"}
+MOST = {"train": 8000, "val": 2000, "test": 2000}
 SETS = {
     "dielectric, n": Set({"all": "matminer_dielectric.npz"}, Target("n")),
     "dielectric, log poly_total": Set({"all": "matminer_dielectric.npz"}, Target("poly_total", log=True)),
     "piezoelectric": Set({"all": "matminer_piezoelectric.npz"}, Target("eij_max", "C/m²")),
     "JARVIS Tc": Set({"all": "jarvis_supercon3d.npz"}, Target("tc", "K"), split_column="split"),
+    "JARVIS Tc, folds": Set({"all": "jarvis_supercon3d.npz"}, Target("tc", "K")),
     "SuperCon3D log Tc": Set({"all": "supercon3d.jsonl.gz"}, Target("tc", "K", log=True), augmented=True),
-    "MP-20 band gap": Set(MP_20, Target("band_gap", "eV"), most=2000),
-    "MP-20 E_hull": Set(MP_20, Target("e_above_hull", "eV/atom"), most=2000),
+    "MP-20 band gap": Set(MP_20, Target("band_gap", "eV"), most=MOST),
+    "MP-20 E_hull": Set(MP_20, Target("e_above_hull", "eV/atom"), most=MOST),
     "Perov-5 heat of formation": Set(
         {"train": "perov5_train_partial.npz", "val": "perov5_val.npz", "test": "perov5_test.npz"},
         Target("heat_all", "eV"),
-        most=2000,
+        most=MOST,
     ),
-    "MP-20 formation energy": Set(MP_20, Target("formation_energy_per_atom", "eV/atom"), most=2000),
+    "MP-20 formation energy": Set(MP_20, Target("formation_energy_per_atom", "eV/atom"), most=MOST),
 }
 """The cheapest first. Of MP-20, the training structures whose label is at hand, and half of the test set."""
 
@@ -98,11 +100,10 @@ def load(one: Set, trunk: Potential, quick: bool, seed: int) -> tuple[PropertyTa
     }
     places = {part: matbench_places(t) if one.matbench else np.zeros(len(t), np.int64) for part, t in tables.items()}
     rng = np.random.default_rng(seed)
-    most = 200 if quick else one.most
-    if most is not None:
-        chosen = {part: np.sort(rng.permutation(len(t))[:most]) for part, t in tables.items()}
-        tables = {part: t.select(chosen[part]) for part, t in tables.items()}
-        places = {part: place[chosen[part]] for part, place in places.items()}
+    most = dict.fromkeys(tables, 200) if quick else one.most
+    chosen = {part: np.sort(rng.permutation(len(t))[: most.get(part)]) for part, t in tables.items()}
+    tables = {part: t.select(chosen[part]) for part, t in tables.items()}
+    places = {part: place[chosen[part]] for part, place in places.items()}
     table = PropertyTable.join(list(tables.values()))
     parts = np.repeat(list(tables), [len(t) for t in tables.values()])
     if one.split_column:

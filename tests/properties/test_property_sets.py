@@ -133,3 +133,20 @@ def test_compositions_without_an_ordered_structure(tmp_path):
     assert [(cell.formula, tc) for cell, tc in found] == [("BaKFe4As4", 37.0), ("Nb9Zr", 10.0)]
     third = whole_cell({"Nb": 0.333, "Ti": 0.667}, 20)
     assert third is not None and third.formula == "NbTi2" and whole_cell({"Nb": 0.97, "Zr": 0.03}, 20) is None
+
+
+def test_trees_of_the_peers_choose_the_loss_that_is_better_for_what_they_stop_by(monkeypatch):
+    """Of numbers most of which are zero the absolute loss sees the median alone; of outliers the squared one little else."""
+    import bench_properties
+
+    monkeypatch.setattr(bench_properties, "MOST_TREES", 20)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3))
+    folds = [Fold(np.arange(200), np.arange(200, 250), np.arange(250, 300))]
+    test = folds[0].test
+    half = np.maximum(0, x[:, 0] - 0.3)
+    said, _ = bench_properties.run_trees(x, half, folds, 0)
+    assert np.abs(said[test] - half[test]).mean() < 0.5 * half[test].mean()
+    wild = np.where(rng.random(300) < 0.1, 100.0 * rng.standard_cauchy(300), x[:, 0])
+    said, _ = bench_properties.run_trees(x, wild, folds, 0)
+    assert np.median(np.abs(said[test] - wild[test])) < 0.5
