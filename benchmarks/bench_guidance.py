@@ -5,6 +5,7 @@ Each gets an energy above the hull: how far it lies above its reference, for DAO
 learnt from) and for CHGNet 0.3.0 (which did not), plus what is published of the reference. Differences to the unguided
 crystals are of pairs with the same seed, with the standard error over compositions.
 
+
     python benchmarks/bench_guidance.py --set val --strengths 1 3 10 30 --no-chgnet     # what the strength is chosen by
     python benchmarks/bench_guidance.py                                                 # what is reported
 """
@@ -93,7 +94,7 @@ def published(file: Path, known: list[Structure]) -> np.ndarray:
 def described(row: dict[str, Any], plain: dict[str, Any], judges: tuple[str, ...]) -> dict[str, Any]:
     """The figures of a strength, beside those of the unguided crystals."""
     found: dict[str, Any] = {
-        "matched, %": round(100 * row["matched"].mean(), 2),
+        "matched, %": round(100 * float(row["matched"].mean()), 2),
         "matched, points more": paired(row["matched"], plain["matched"]),
         "RMSE": round(row["rmse"], 4),
         "unique, %": round(100 * row["unique"], 1),
@@ -102,7 +103,7 @@ def described(row: dict[str, Any], plain: dict[str, Any], judges: tuple[str, ...
     }
     for judge, stable, before, energies in zip(judges, row["stable"], plain["stable"], row["energies"], strict=True):
         found[judge] = {
-            "stable, %": round(100 * stable.mean(), 2),
+            "stable, %": round(100 * float(stable.mean()), 2),
             "stable, points more": paired(stable, before),
             "median above the hull, eV/atom": round(float(np.nanmedian(energies)), 4),
         }

@@ -26,7 +26,7 @@ LAYERS = [
     ["denoiser", "potential"],
     # forces, weights, the reverse loop
     ["derivatives", "checkpoint"],
-    ["stability"],
+    ["stability", "clean_energy"],
     ["guidance"],
     ["sampler"],
     # what acts on them
@@ -63,6 +63,7 @@ PORTABLE = {
         "derivatives",
         "checkpoint",
         "stability",
+        "clean_energy",
         "guidance",
         "sampler",
         "train",

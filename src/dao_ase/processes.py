@@ -48,6 +48,9 @@ class Process(Protocol):
     ) -> tuple[Geometry, Geometry]:
         """A noisy geometry at ``time`` and the target of the network there."""
 
+    def clean(self, geometry: Geometry, prediction: Geometry, time: float) -> Geometry:
+        """The crystal without noise that a prediction at ``time`` points at; coordinates may lie outside the cell."""
+
 
 def centre(vectors: Float[Tensor, "crystals atoms 3"], mask: Bool[Tensor, "crystals atoms"]) -> Tensor:
     """Vectors with zero mean over the real atoms of each crystal, and zero on the padding."""
@@ -98,6 +101,10 @@ class Flow:
         coords = wrap(clean.coords - left[:, None, None] * velocity)
         code = time[:, None] * clean.code + left[:, None] * noise.code
         return Geometry(coords, code), Geometry(self.SCALE * velocity, clean.code)
+
+    def clean(self, geometry: Geometry, prediction: Geometry, time: float) -> Geometry:
+        """F̂₁ = F_t + (1 − t) v, and the predicted code."""
+        return Geometry(geometry.coords + (1 - time) / self.SCALE * prediction.coords, prediction.code)
 
 
 class Diffusion:
@@ -158,6 +165,12 @@ class Diffusion:
         noise, signal = torch.randn(clean.code.shape, **like), self.signal(time)[:, None]
         code = signal * clean.code + (1 - signal**2).sqrt() * noise
         return Geometry(wrap(clean.coords + displacement), code), Geometry(centre(score, mask), noise)
+
+    def clean(self, geometry: Geometry, prediction: Geometry, time: float) -> Geometry:
+        """Tweedie's F̂₀ = F_t + σ² ∇log q_t, and k̂₀ = (k_t − √(1−ᾱ) ε)/√ᾱ."""
+        sigma, signal = float(self.sigma(torch.tensor(time, dtype=torch.float64))), self.signal_at(time)
+        coords = geometry.coords + sigma**2 * self.score_norm_at(time) * prediction.coords
+        return Geometry(coords, (geometry.code - (1 - signal**2) ** 0.5 * prediction.code) / signal)
 
 
 def _mean_square_score(sigma: float, points: int = 4001) -> Tensor:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dao_ase import checkpoint
+from dao_ase.calculator import load_potential
+from dao_ase.clean_energy import CleanEnergy
 from dao_ase.composition import Composition
 from dao_ase.convert import to_structures
 from dao_ase.crystals import Crystals
@@ -86,7 +88,8 @@ class TrainedNetwork:
                 raise checkpoint.CheckpointError(
                     "the stability model standardises lattices otherwise than DAO-G; train it from these weights of DAO-G"
                 )
-            self._guide = Guidance(model, GuidanceSettings(**header.get("guidance", {})))
+            potential = CleanEnergy(load_potential(), self._denoiser, float(model.energy_std))
+            self._guide = Guidance(model, GuidanceSettings(**header.get("guidance", {})), potential)
         return replace(self._guide, settings=replace(self._guide.settings, scale=scale))
 
     def draw(
