@@ -5,7 +5,6 @@ Each gets an energy above the hull: how far it lies above its reference, for DAO
 learnt from) and for CHGNet 0.3.0 (which did not), plus what is published of the reference. Differences to the unguided
 crystals are of pairs with the same seed, with the standard error over compositions.
 
-
     python benchmarks/bench_guidance.py --set val --strengths 1 3 10 30 --no-chgnet     # what the strength is chosen by
     python benchmarks/bench_guidance.py                                                 # what is reported
 """
@@ -117,13 +116,13 @@ def paired(after: np.ndarray, before: np.ndarray) -> list[float]:
 
 
 def main() -> None:
-    """Measures and, of the test set, writes benchmarks/results/guidance.json."""
+    """Measures and writes benchmarks/results/guidance_SET.json."""
     parser = arguments(__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--set", choices=tuple(FILES), default="test")
     parser.add_argument("--limit", type=int, default=500, help="references")
     parser.add_argument("--samples", type=int, default=2, help="of each")
-    parser.add_argument("--strengths", type=float, nargs="+", default=[5.0])
+    parser.add_argument("--strengths", type=float, nargs="+", default=[5.0, 20.0])
     parser.add_argument("--weights", help="of another DAO-G")
     parser.add_argument("--stability", help="weights of another stability model")
     parser.add_argument("--no-chgnet", dest="chgnet", action="store_false", help="judge by DAO-P alone")
@@ -131,8 +130,7 @@ def main() -> None:
     if options.quick:
         options.limit, options.strengths = 4, options.strengths[:1]
     figures = measured(options)
-    if options.set == "test":
-        record("guidance", figures, seed=options.seed, packages=("chgnet",))
+    record(f"guidance_{options.set}", figures, seed=options.seed, packages=("chgnet",) if options.chgnet else ())
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ def figures_of(lists: list[List]) -> dict[str, Any]:
         "missed although there": {
             "lists": len(missed),
             "known one above the hull": sum(one["stable"] > ON_THE_HULL for one in missed),
-            "median energy above the first, eV/atom": round(float(np.median(below)), 4),
+            "median energy above the first": round(float(np.median(below)), 4),
         },
     }
 
