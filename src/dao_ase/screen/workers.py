@@ -24,7 +24,7 @@ ENVIRONMENT = (
     "GLIBC_TUNABLES=${GLIBC_TUNABLES:+$GLIBC_TUNABLES:}glibc.malloc.hugetlb=1"
 )
 """Of local workers: idle threads sleep instead of spinning, see dao_ase.cli, and memory comes in pages of 2 MB. Tensors of
-some MB are taken and given back all the time: with pages of 4 kB relaxing took a tenth more."""
+some MB are taken and given back all the time; with pages of 4 kB relaxing took 3 to 10 % more."""
 POLL = 200
 """Milliseconds for which Parsl's loops sleep where nothing arrives; what arrives wakes them. Its 10 cost 3 % of a core."""
 
