@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -92,3 +94,14 @@ def test_nothing_is_computed_twice_and_constants_not_at_all():
     weight = torch.arange(3.0)
     tape = Tape(lambda x: ((x * weight.exp()).sin() + (x * weight.exp()).sin(),), torch.ones(3))
     assert tape.steps == 3  # the product, its sine, their sum
+
+
+def test_calls_import_nothing_heavy():
+    """Neither a first call nor a recorded one loads what torch keeps for compiling, which would take longer than the calls."""
+    code = (
+        "import sys\nfrom ase.build import bulk\nfrom dao_ase.calculator import DAOCalculator\n"
+        f"calculator = DAOCalculator()\nfor _ in range({RECORD_AT + 1}): calculator.calculate(bulk('Si'))\n"
+        "assert not {'sympy', 'torch._dynamo'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

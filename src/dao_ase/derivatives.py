@@ -64,8 +64,7 @@ def predict(
     with torch.enable_grad():
         vectors = vectors.detach().requires_grad_()
         atomic = model(atomic_numbers, vectors, neighbors)
-        ones = torch.ones(len(atomic), dtype=atomic.dtype, device=atomic.device)
-        (gradient,) = torch.autograd.grad(atomic, vectors, ones, create_graph=differentiable)
+        (gradient,) = torch.autograd.grad(atomic.sum(), vectors, create_graph=differentiable)
     if not differentiable:
         atomic, vectors = atomic.detach(), vectors.detach()
     energies = atomic.double() + model.reference[atomic_numbers].double()
