@@ -97,7 +97,7 @@ def test_nothing_is_computed_twice_and_constants_not_at_all():
 
 
 def test_calls_import_nothing_heavy():
-    """Neither a first call nor a recorded one loads what torch keeps for compiling, which would take longer than the calls."""
+    """Neither a first call nor a recorded one loads what torch keeps for compiling: that takes longer than the calls."""
     code = (
         "import sys\nfrom ase.build import bulk\nfrom dao_ase.calculator import DAOCalculator\n"
         f"calculator = DAOCalculator()\nfor _ in range({RECORD_AT + 1}): calculator.calculate(bulk('Si'))\n"
