@@ -168,6 +168,7 @@ def with_generated(
 def measure(name: str, one: Set, trunk: Potential, options: Any, known: dict[str, Any]) -> dict[str, Any]:
     """All contestants on one set; those in ``known`` are not run again."""
     table, folds, notes = load(one, trunk, options.quick, options.seed)
+    known = known if known.get("crystals") == len(table) else {}
     settings = FitSettings(epochs=10, trunk_epochs=1) if options.quick else FitSettings()
     whole, more, augmented = table, {}, {}
     if options.augment and one.augmented:
@@ -248,7 +249,7 @@ def contestants_in(found: dict[str, Any]) -> Iterable[str]:
 
 def keep(name: str, found: dict[str, Any]) -> None:
     """Records the set in benchmarks/results/properties.json at once, so that an interruption loses one contestant."""
-    sets = {**recorded(), name: {**found, "model": MODEL, "commit": commit()}}
+    sets = {**recorded(), name: {**found, "model": MODEL, "losses": LOSSES, "commit": commit()}}
     record("properties", {"sets": sets}, seed=0, packages=("scikit-learn", "chgnet"))
 
 
@@ -261,8 +262,10 @@ def recorded() -> dict[str, Any]:
 
 
 def still_known(found: dict[str, Any]) -> dict[str, Any]:
-    """What need not be measured again: with other weights or settings of DAO-P, only what does not depend on them."""
-    return found if found.get("model") == MODEL else {peer: found[peer] for peer in PEERS if peer in found}
+    """What need not be measured again: of other weights or settings of DAO-P, or another choice of losses, only the rest."""
+    kept = found if found.get("model") == MODEL else {key: found[key] for key in ("crystals", *PEERS) if key in found}
+    same = found.get("losses") == list(LOSSES)
+    return kept if same else {key: value for key, value in kept.items() if "trees" not in key}
 
 
 if __name__ == "__main__":
