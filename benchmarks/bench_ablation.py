@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from judge import STABLE, Judge, KnownCrystals
+from matplotlib.figure import Figure
 from pymatgen.core import Structure
 from record import arguments, record
 
@@ -205,6 +206,27 @@ class Ablation:
         row.results += compare(ranked, known, workers=1)
 
 
+def draw(figures: dict[str, Any], path: Path) -> None:
+    """The rows of both tables as bars: what is stable and what matches, and where in the list the match stands."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    made, ranked = figure.subplots(1, 2)
+    for axes, rows, shown in (
+        (made, figures["generation"], ("stable share", "all samples", "any")),
+        (ranked, figures["ranking"], ("first", "first 3", "any")),
+    ):
+        places = np.arange(len(rows))
+        for number, name in enumerate(shown):
+            widths = [100 * row[name] for row in rows.values()]
+            axes.barh(
+                places + 0.27 * (number - 1), widths, 0.25, label={"all samples": "one sample matches"}.get(name, name)
+            )
+        axes.set_yticks(places, list(rows), fontsize=7)
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 100), xlabel="%")
+        axes.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    figure.savefig(path, dpi=120)
+
+
 def main() -> None:
     """Measures everything and writes benchmarks/results/ablation_BENCHMARK.json."""
     parser = arguments(__doc__)
@@ -238,6 +260,8 @@ def main() -> None:
     if options.polymorphs:
         figures["polymorphs"] = ablation.polymorphs(file, options.polymorphs)
     record(f"ablation_{options.benchmark}", figures, seed=options.seed, packages=("chgnet",))
+    if not options.quick:
+        draw(figures, Path(__file__).parents[1] / "docs" / "images" / f"ablation_{options.benchmark}.png")
 
 
 if __name__ == "__main__":
