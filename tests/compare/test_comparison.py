@@ -14,7 +14,7 @@ from ase.build import bulk
 from dao_ase.compare import methods
 from dao_ase.compare.comparison import Settings, compare_all, write
 from dao_ase.compare.plots import line_plot
-from dao_ase.compare.search import SearchSettings, _to_refine, random_cell
+from dao_ase.compare.search import SPHERES, SearchSettings, _to_refine, random_cell
 from dao_ase.compare.tasks import Crystal, polymorphs
 from dao_ase.espresso import pseudopotentials
 from dao_ase.espresso.running import Machine
@@ -154,6 +154,14 @@ def test_random_cells_have_room_and_follow_the_seed():
     assert not np.allclose(one.cell.lengths(), other.cell.lengths())
     distance = one.get_all_distances(mic=True) + 9 * np.eye(4)
     assert (distance > 0.79 * (radii[:, None] + radii[None])).all()
+
+
+def test_random_cells_of_many_atoms_are_no_larger_than_those_of_few():
+    radii = np.array([COVALENT_RADII[number] for number in [55, 23, 23, 23, 51, 51, 51, 51, 51]])
+    volumes = [
+        random_cell([55, 23, 23, 23, 51, 51, 51, 51, 51], np.random.default_rng(n)).get_volume() for n in range(5)
+    ]
+    assert np.mean(volumes) < 1.2 * SPHERES * (4 / 3 * np.pi * radii**3).sum()
 
 
 def test_search_reports_both_ways(folder):

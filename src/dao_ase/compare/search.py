@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dao_ase.compare.methods import LEAST, Espresso, Times, potential_digest, times_taken
 from dao_ase.compare.tasks import Row, relaxed_row, structure_of, times_of, to_structure
@@ -39,9 +40,12 @@ CLOSEST = 0.8
 """Shortest distance in a random cell, over the sum of the covalent radii."""
 EQUAL = 0.001
 """eV/atom. Of equal structures within this the most symmetric goes to pw.x, which needs the fewest k-points for it."""
+PLACES = 100
+"""So many are tried for an atom before the cell is given up."""
 HOPELESS = 3
 """So many failures of pw.x in a row are no accident of random cells."""
 Task = Literal["relax", "vc-relax"]
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -221,18 +225,26 @@ def random_cell(atomic_numbers: list[int], generator: np.random.Generator) -> At
             continue
         cell = Cell.fromcellpar([*lengths, *angles])
         lattice = cell.array * (volume / abs(cell.volume)) ** (1 / 3)
-        atoms = Atoms(
-            numbers=atomic_numbers, scaled_positions=generator.random((len(radii), 3)), cell=lattice, pbc=True
-        )
-        if not _too_close(atoms, radii):
-            return atoms
+        placed = _placed(radii, lattice, generator)
+        if placed is not None:
+            return Atoms(numbers=atomic_numbers, scaled_positions=placed, cell=lattice, pbc=True)
         volume *= 1.01
 
 
-def _too_close(atoms: Atoms, radii: np.ndarray) -> bool:
-    distance = atoms.get_all_distances(mic=True)
-    np.fill_diagonal(distance, np.inf)
-    return bool((distance < CLOSEST * (radii[:, None] + radii[None])).any())
+def _placed(radii: Array, lattice: Array, generator: np.random.Generator) -> Array | None:
+    """Fractional coordinates, one atom after the other where there is room; None where one finds none."""
+    from ase.geometry import get_distances
+
+    placed = np.empty((0, 3))
+    for index, radius in enumerate(radii):
+        tried = generator.random((PLACES, 3))
+        if index:
+            distance = get_distances(tried @ lattice, placed @ lattice, cell=lattice, pbc=True)[1]
+            tried = tried[(distance >= CLOSEST * (radius + radii[:index])).all(1)]
+        if not len(tried):
+            return None
+        placed = np.vstack([placed, tried[:1]])
+    return placed
 
 
 def _best(row: Row) -> Row:
