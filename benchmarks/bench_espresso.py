@@ -84,7 +84,12 @@ def flat(row: Row, method: str) -> dict[str, Any] | None:
 def summarised(reports: dict[str, Table], earlier: Table) -> Table:
     """Every report as crystal → method → figures, with medians over the crystals; rows of earlier where pw.x has none."""
     before = earlier.get("figures", {})
-    return {name: merged(report, before.get(name, {}), earlier.get("commit", "")) for name, report in reports.items()}
+    none: Table = {"rows": [], "problems": []}
+    return {
+        name: merged(reports.get(name, none), before.get(name, {}), earlier.get("commit", ""))
+        for name in (*before, *(name for name in reports if name not in before))
+        if name in reports or "over all" in before[name]
+    }
 
 
 def merged(report: Table, before: Table, its_commit: str) -> Table:
@@ -140,6 +145,7 @@ if __name__ == "__main__":
     parser.add_argument("--walltime", type=float, help="seconds after which pw.x begins nothing more")
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--only", nargs="+", default=[], help="these crystals alone; the others keep their rows")
+    parser.add_argument("--tables", nargs="+", default=[], help="these tables alone, for example: scf 'scf, standard'")
     parser.add_argument("--pack", action="store_true", help="keep what pw.x printed in references/espresso.tar.xz")
     options = parser.parse_args()
     unpack(options.calculations)
@@ -166,6 +172,7 @@ if __name__ == "__main__":
     reports = {
         name: compare_all(chosen, replace(settings, folder=options.output / name.replace(", ", "-")))
         for name, (chosen, settings) in jobs.items()
+        if not options.tables or name in options.tables
     }
     file = RESULTS / "espresso.json"
     earlier = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
