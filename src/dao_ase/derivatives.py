@@ -26,7 +26,7 @@ from dao_ase.potential import Potential
 from dao_ase.tape import NotRecordable, Tape
 
 RECORD_AT = 4
-"""From this call on the same neighbours a tape is recorded, which takes as long as a few calls."""
+"""From this call on the same neighbours a tape is recorded, which takes as long as about six calls."""
 MOST_SLOTS = 10_000
 """Larger systems are not recorded: a tape is recorded with every intermediate value in memory, and saves little there."""
 
