@@ -107,7 +107,7 @@ class Layout:
             try:
                 self._tape = Tape(self._values, positions, lattice)
                 return Prediction(*self._tape.first)
-            except NotRecordable:
+            except (NotRecordable, AttributeError, TypeError):  # the last two: a torch whose inner names are others
                 self._calls = -sys.maxsize
         return Prediction(*self._values(positions, lattice))
 
