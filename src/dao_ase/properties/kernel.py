@@ -115,7 +115,7 @@ def _robust(matrix: Tensor, values: Tensor, noise: float) -> Tensor:
         factor = torch.linalg.cholesky(matrix + torch.diag(noise * share))
         weights = torch.cholesky_solve(values.unsqueeze(1), factor).squeeze(1)
         residual = (noise * share * weights).abs()  # y − K a = λ D a
-        share = (residual / (residual.mean() + 1e-300)).clamp(0.1, 100.0)  # where nothing is left, all residuals are zero
+        share = (residual / (residual.mean() + 1e-300)).clamp(0.1, 100.0)  # all residuals may be zero
     return weights
 
 
