@@ -70,7 +70,17 @@ def flat(row: Row, method: str) -> dict[str, Any] | None:
         figures |= {
             key: found["notes"].get(key) for key in ("k_points", "electrons", "attempts") if key in found["notes"]
         }
-    for key in ("times_faster_processor", "times_faster_wall", "rmse", "largest_length", "energy_drop", "curve"):
+    if "moved" in found.get("notes", {}):
+        figures["moved_ms"] = 1e3 * found["notes"]["moved"]["processor"]
+    for key in (
+        "times_faster_processor",
+        "times_faster_wall",
+        "times_faster_moved",
+        "rmse",
+        "largest_length",
+        "energy_drop",
+        "curve",
+    ):
         if key in against:
             figures[key] = against[key]
     if "forces" in against:
@@ -129,6 +139,13 @@ def overall(table: dict[str, Any], method: str) -> dict[str, Any]:
         "median ratio": median(ratios),
         "best ratio": max(ratios),
     }
+    again = [row["times_faster_moved"] for row in rows if "times_faster_moved" in row]
+    if again:
+        found |= {
+            "slowest ratio, moved": min(again),
+            "median ratio, moved": median(again),
+            "best ratio, moved": max(again),
+        }
     volumes = [abs(row["volume_error_percent"]) for row in rows if row.get("volume_error_percent") is not None]
     rmses = [row["rmse"] for row in rows if row.get("rmse") is not None]
     if volumes:
@@ -183,7 +200,7 @@ if __name__ == "__main__":
     figures["Os, all electrons"] = dict(dcdft.data["Os"])
     before = earlier.get("figures", {}).get("pw.x", {})
     used = {e: one["file"] for r in reports.values() for e, one in r["pseudopotentials"].items()}
-    rows = [row for name in jobs for row in figures[name].values() if isinstance(row, dict) and row.get("pw.x")]
+    rows = [row for name in jobs for row in figures.get(name, {}).values() if isinstance(row, dict) and row.get("pw.x")]
     figures["pw.x"] = {
         "version": next((r["versions"]["pw.x"] for r in reports.values() if r["versions"]["pw.x"] != "not run"), ""),
         "pseudopotentials": before.get("pseudopotentials", {}) | used,

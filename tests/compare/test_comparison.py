@@ -55,6 +55,7 @@ def test_one_geometry(folder):
     against = row["DAO-P"]["against pw.x"]
     assert against["forces"]["largest"] < 1e-3 and abs(against["stress"]["pressure"]) < 5
     assert against["times_faster_processor"] == pytest.approx(1.08 / row["DAO-P"]["times"]["processor"])
+    assert against["times_faster_moved"] == pytest.approx(1.08 / row["DAO-P"]["notes"]["moved"]["processor"])
     assert report["problems"] == [] and report["versions"]["pw.x"] == "6.7MaX"
     assert "K_POINTS" in next(iter(report["inputs"].values()))
 

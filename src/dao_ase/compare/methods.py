@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -37,6 +37,8 @@ LEAST = 1.0
 """Seconds for which it is not worth while to start pw.x."""
 REPEATS, PATIENCE = 50, 2.0
 """A fast method is timed by the median of so many calls after a first one, or of as many as fit into so many seconds."""
+LITTLE = 0.002
+"""Å."""
 ENOUGH = 1.0
 """GPa. With enough plane waves less is left when those of the start are replaced by those of the end."""
 TOO_LOW = "ecutwfc is too low for stresses, so take the volume from an equation of state"
@@ -90,7 +92,10 @@ class Method(Protocol):
 
 
 class DaoPotential:
-    """DAO-P, called in batches of one, each time from nothing: neighbour lists are part of the price."""
+    """DAO-P, called in batches of one, each time from nothing: neighbour lists are part of the price.
+
+    What a call costs within a relaxation or dynamics, where neighbours are known, is noted beside it as ``moved``.
+    """
 
     name = "DAO-P"
 
@@ -107,8 +112,9 @@ class DaoPotential:
         crystal = from_atoms([atoms])
         found, times = timed(lambda: predict_crystals(self.model, crystal))
         return Evaluation(
-            float(found.energy[0]), found.forces.double().numpy(), found.stress[0].double().numpy(), times
-        )
+            float(found.energy[0]), found.forces.double().numpy(), found.stress[0].double().numpy(), times,
+            {"moved": asdict(_moved(atoms))},
+        )  # fmt: skip
 
     def relax(self, atoms: Atoms, cell: bool) -> Relaxed:
         """FIRE until forces and virial are below ``fmax``."""
@@ -125,6 +131,19 @@ class DaoPotential:
             [frame.energy for frame in traced], final.lattice, final.positions, found.converged,
             replace(times, ionic_steps=found.steps + 1), {"end": found.reason, "fmax": self.fmax},
         )  # fmt: skip
+
+
+def _moved(atoms: Atoms) -> Times:
+    """A call of the calculator where the atoms have moved a little since the last one."""
+    from dao_ase.calculator import DAOCalculator
+
+    moving, calculator, generator = atoms.copy(), DAOCalculator(), np.random.default_rng(0)
+
+    def call() -> None:
+        moving.positions += generator.normal(0.0, LITTLE, moving.positions.shape)
+        calculator.calculate(moving, ["energy", "forces", "stress"], ["positions"])
+
+    return timed(call)[1]
 
 
 def potential_digest() -> str:

@@ -97,6 +97,8 @@ COLUMNS: dict[str, list[Column]] = {
         ("largest force eV/Å", _at("largest_force")),
         ("Δ forces eV/Å, mean", _at("against pw.x", "forces", "mean")),
         *SCF, *SPEED,
+        ("processor s where atoms moved", _at("notes", "moved", "processor", format_=".3g")),
+        ("× faster there", _at("against pw.x", "times_faster_moved", format_=",.0f")),
     ],
     "relax": RELAX,
     "vc-relax": RELAX,

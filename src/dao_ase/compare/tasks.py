@@ -142,6 +142,8 @@ def _against(task: str, found: Row, reference: Row) -> Row:
         "times_faster_wall": figures.ratio(slow["wall"], fast["wall"]),
     }
     if task == "scf":
+        if "moved" in found["notes"]:
+            row["times_faster_moved"] = figures.ratio(slow["processor"], found["notes"]["moved"]["processor"])
         row["forces"] = figures.force_errors(np.array(found["forces"]), np.array(reference["forces"]))
         row["stress"] = figures.stress_errors(np.array(found["stress"]), np.array(reference["stress"]))
     elif task == "eos":
