@@ -137,7 +137,7 @@ def _report(rows: Sequence[Row], settings: Settings, pw: Espresso, left_out: Seq
             "Δ": "the method minus pw.x; RMSE is StructureMatcher's, in units of (V/N)^⅓",
             "times of pw.x": "its own clocks, of all ranks and attempts, start included",
             "times of DAO-P and peers": "without loading, after a first call; those of DAO-P, and of single calls, "
-            f"are medians of up to {REPEATS}, neighbour lists included (not so where atoms moved a little since the last call)",
+            f"are medians of up to {REPEATS}, neighbour lists included; but not where atoms moved since the last call",
         } | _of_search(settings),
         "versions": _versions(settings, pw),
         "machine": {
