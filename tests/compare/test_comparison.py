@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from dao_ase.compare import methods
+from dao_ase.compare import espresso_method
 from dao_ase.compare.comparison import Settings, compare_all, write
 from dao_ase.compare.plots import line_plot
 from dao_ase.compare.search import SPHERES, SearchSettings, _to_refine, random_cell
@@ -76,7 +76,7 @@ def test_relaxation_and_its_page(folder):
 
 
 def test_pressure_that_is_left_is_a_remark(folder, monkeypatch):
-    monkeypatch.setattr(methods, "ENOUGH", 0.001)
+    monkeypatch.setattr(espresso_method, "ENOUGH", 0.001)
     report = compare_all([Crystal("silicon", bulk("Si", a=5.6))], settings(folder, "vc-relax"))
     assert "GPa are left at the end; ecutwfc is too low" in report["remarks"][0]
 

@@ -12,7 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dao_ase.compare.methods import REPEATS, DaoPotential, Espresso, Method, peer, potential_digest
+from dao_ase.compare.espresso_method import Espresso
+from dao_ase.compare.methods import REPEATS, DaoPotential, Method, peer, potential_digest
 from dao_ase.compare.report import write_page
 from dao_ase.compare.search import SearchSettings, search
 from dao_ase.compare.tasks import TASKS, Crystal, Row, compare, polymorphs

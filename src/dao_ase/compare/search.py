@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dao_ase.compare.methods import LEAST, Espresso, Times, potential_digest, times_taken
+from dao_ase.compare.espresso_method import LEAST, Espresso, times_taken
+from dao_ase.compare.methods import Times, potential_digest
 from dao_ase.compare.tasks import Row, relaxed_row, structure_of, times_of, to_structure
 from dao_ase.composition import Composition
 from dao_ase.convert import atoms_from_structure
