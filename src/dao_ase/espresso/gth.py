@@ -61,7 +61,7 @@ def end(power: int) -> float:
     """The x beyond its peak at which x^power exp(−x²/2) has fallen to `TAIL` of it.
 
     >>> round(end(0), 3), round(end(4), 2)
-    (2.448, 3.93)
+    (2.448, 3.92)
     """
     peak = math.sqrt(power)
 
