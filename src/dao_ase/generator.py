@@ -131,12 +131,12 @@ class DAOGenerator(CellSampler, MSONable):
         cell ("Zr16Rh8O4" has 28 atoms) times ``formula_units``: one number, a list among which the samples are shared out,
         or "auto" for what the training crystals show for such formulas, in cells up to ``max_atoms``.
 
-        ``guidance`` steers the samples towards what DAO-P holds for stable, while they are drawn: 0 is off, 1 the theory's
-        strength, 5 what was measured. ``relax`` relaxes atoms and cell with DAO-P. ``rank`` sorts by DAO-P's energy per atom (eV), to which
-        "likely" (True) adds the property "handicap" of structure types that suit the elements badly and "energy" adds
-        nothing; "stability" sorts by the energy above the hull that the stability model sees. ``deduplicate`` keeps one of
-        each group of equal structures; ``symmetrize`` moves atoms onto the symmetry found within 0.1 Å. The same seed gives
-        the same structures.
+        ``guidance`` steers the samples towards what DAO-P holds for stable, while they are drawn: 0 is off, 1 the
+        theory's strength, 5 what was measured. ``relax`` relaxes atoms and cell with DAO-P. ``rank`` sorts by DAO-P's
+        energy per atom (eV), to which "likely" (True) adds the property "handicap" of structure types that suit the
+        elements badly and "energy" adds nothing; "stability" sorts by the energy above the hull that the stability
+        model sees. ``deduplicate`` keeps one of each group of equal structures; ``symmetrize`` moves atoms onto the
+        symmetry found within 0.1 Å. The same seed gives the same structures.
         """
         from dao_ase.rank import check_rank
 
