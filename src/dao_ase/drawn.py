@@ -123,7 +123,7 @@ def _draw_part(path: str, indices: list[int], rules: DrawRules, weights: str | N
     names = store.ids
     return [
         {
-            "id": f"{names[indices[owners[place]]]}/{place % rules.each}",
+            "id": f"{names[indices[owners[place]]]}/{rules.seed}-{place % rules.each}",
             "numbers": list(made[place].atomic_numbers),
             "lattice": made[place].lattice.matrix.tolist(),
             "frac_coords": made[place].frac_coords.tolist(),
