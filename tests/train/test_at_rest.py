@@ -1,10 +1,13 @@
-"""Published crystals as labels: their energies on the teacher's scale, no force, and a stress that is not trained on."""
+"""Published crystals as labels: their energies on the teacher's scale, no force, and no stress or one that is not known."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from pymatgen.core import Lattice, Structure
 
+from dao_ase.composition import reduced_key
 from dao_ase.data.build import BuildRules, build
 from dao_ase.data.sources import open_source
 from dao_ase.train.at_rest import crystals_at_rest
@@ -26,12 +29,18 @@ def formation(name: str) -> float:
     return -1.0 - 0.01 * len(name)
 
 
+def store_of(folder, **labels):
+    """A store of all crystals with their formation energies and these labels."""
+    crystals = SALTS | LONELY
+    energies = [formation(name) for name in crystals]
+    path = write_npz(folder / "salts.npz", crystals, formation_energy_per_atom=energies, **labels)
+    rules = BuildRules(min_atoms=1, max_atoms=1000, max_e_hull=None, deduplicate=False)
+    return build([open_source(path)], folder / "store", rules).path
+
+
 @pytest.fixture
 def store(tmp_path):
-    crystals = SALTS | LONELY
-    path = write_npz(tmp_path / "salts.npz", crystals, formation_energy_per_atom=[formation(name) for name in crystals])
-    rules = BuildRules(min_atoms=1, max_atoms=1000, max_e_hull=None, deduplicate=False)
-    return build([open_source(path)], tmp_path / "store", rules).path
+    return store_of(tmp_path)
 
 
 @pytest.fixture
@@ -68,6 +77,30 @@ def test_a_stress_that_is_not_known_is_not_trained_on(store, labels):
     losses["loss"].backward()
     assert losses["stress"] == 0 and torch.isfinite(losses["loss"])
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_cells_of_the_same_functional_have_no_stress(labels, tmp_path):
+    sources = [0, 1, 2, 3, 4, 0, 1, 0, 1, 0]
+    frames = crystals_at_rest(store_of(tmp_path, structure_source=sources), [labels])
+    known = dict(zip(frames.formulas(), (frames.stress == 0).all((1, 2)), strict=True))
+    expected = {
+        reduced_key(one.atomic_numbers): s in (0, 3, 4) for one, s in zip(SALTS.values(), sources, strict=False)
+    }
+    assert known == expected and np.isnan(frames.stress).any()
+
+
+def test_stress_near_rest_weighs_more(store, labels):
+    model = random_potential().float()
+    frames = crystals_at_rest(store, [labels])
+    batch = LabelledBatches(frames, NeighborCache(frames, model)).in_order()[0]
+
+    def stress_loss(stress, **settings):
+        objective = PotentialObjective(0.0, 0.0, 1.0, **settings)
+        labelled = replace(batch, stress=torch.full_like(batch.stress, stress))
+        return float(objective.loss(model, labelled, torch.Generator())["loss"].detach())
+
+    assert stress_loss(0.0, stress_scale=0.1) == pytest.approx(stress_loss(0.0), rel=1e-3)
+    assert stress_loss(0.1, stress_scale=0.1) == pytest.approx(stress_loss(0.1) / 4, rel=1e-3)  # ‖σ‖ is 0.3
 
 
 def test_labels_of_other_crystals_are_refused(store, labels, tmp_path):

@@ -2,8 +2,9 @@
 
 A published crystal has been relaxed, so that what a potential should say of it is known without a teacher. Its energy
 E = N E_f + Σ μ_z is put on the scale of the teacher's labels by the energies μ of the elements, fitted by least squares to
-labelled frames that are such crystals as they are. The stress is not known: cells of later releases come from another
-functional.
+labelled frames that are such crystals as they are. The stress is zero where the source says that the cell is one of the
+functional that the labels come from (`SAME_FUNCTIONAL`), and not known otherwise: cells of later releases of the Materials
+Project come from another.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from dao_ase.train.labelled import LabelledCrystals, element_counts, fit_referen
 logger = logging.getLogger(__name__)
 
 FORMATION_ENERGY = "formation_energy_per_atom"
+SOURCE, SAME_FUNCTIONAL = "structure_source", (0, 3, 4)
+"""The label that tells where a structure of MP-20 train was found, and its values for cells relaxed with PBE."""
 FEWEST = 3
 """An element with fewer frames than this in the fit has no energy μ; crystals with it are left out."""
 
 
 def crystals_at_rest(store: str | Path, labels: Sequence[str | Path], max_atoms: int = 24) -> LabelledCrystals:
-    """The crystals of a store whose formation energy is known, as frames without forces and without a known stress.
+    """The crystals of a store whose formation energy is known, as frames without forces and with no stress or no known one.
 
     ``labels`` are label files with frames of these crystals, by ``parent_id``; those of ``kind`` 0 are undistorted.
     """
@@ -38,6 +41,9 @@ def crystals_at_rest(store: str | Path, labels: Sequence[str | Path], max_atoms:
         raise ValueError(f"no crystal of {str(store)!r} has at most {max_atoms} atoms and a known formation energy")
     batch = crystals.batch(chosen)
     numbers, sizes = batch.atomic_numbers.numpy(), batch.num_atoms.numpy()
+    stress = np.full((len(chosen), 3, 3), np.nan, np.float32)
+    if SOURCE in crystals.labels:
+        stress[np.isin(crystals.labels[SOURCE][chosen], SAME_FUNCTIONAL)] = 0.0
     frames = LabelledCrystals(
         num_atoms=sizes,
         atomic_numbers=numbers,
@@ -45,7 +51,7 @@ def crystals_at_rest(store: str | Path, labels: Sequence[str | Path], max_atoms:
         lattice=batch.lattice.double().numpy(),
         energy=formation[chosen] * sizes + element_counts(numbers, sizes) @ np.nan_to_num(references),
         forces=np.zeros((len(numbers), 3), np.float32),
-        stress=np.full((len(chosen), 3, 3), np.nan, np.float32),
+        stress=stress,
     )
     fitted = np.isfinite(references[numbers])
     return frames.select(np.flatnonzero(np.minimum.reduceat(fitted, frames.starts[:-1])))

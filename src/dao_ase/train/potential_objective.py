@@ -12,11 +12,12 @@ from dao_ase.train.labelled import LabelledBatch
 class PotentialObjective:
     """Weighted sum of mean absolute errors of the energy per atom, the force vectors and the stress.
 
-        L = w_E ⟨|ΔE|/N⟩ + w_F ⟨‖ΔF‖ / (1 + F̄/f)⟩ + w_σ ⟨‖Δσ‖⟩
+        L = w_E ⟨|ΔE|/N⟩ + w_F ⟨‖ΔF‖ / (1 + F̄/f)⟩ + w_σ ⟨‖Δσ‖ / (1 + ‖σ‖/s)⟩
 
     The weights are 1/eV, Å/eV and Å³/eV. Means over crystals with a known energy, over atoms, and over crystals with a known
     stress. F̄ is the mean force of the crystal: an error of 0.1 eV/Å matters in a crystal at rest, where relaxations end,
-    more than in one that is torn apart; ``force_scale`` f (eV/Å) says from where on.
+    more than in one that is torn apart; ``force_scale`` f (eV/Å) says from where on, ``stress_scale`` s (eV/Å³) the same of
+    the stress.
     """
 
     def __init__(
@@ -25,9 +26,10 @@ class PotentialObjective:
         force_weight: float = 1.0,
         stress_weight: float = 10.0,
         force_scale: float = float("inf"),
+        stress_scale: float = float("inf"),
     ) -> None:
         self.energy_weight, self.force_weight, self.stress_weight = energy_weight, force_weight, stress_weight
-        self.force_scale = force_scale
+        self.force_scale, self.stress_scale = force_scale, stress_scale
 
     def loss(self, model: nn.Module, batch: LabelledBatch, rng: torch.Generator) -> dict[str, Tensor]:
         """Losses of a batch, and the mean absolute errors (eV/atom, eV/Å, eV/Å³) by their names."""
@@ -42,13 +44,15 @@ class PotentialObjective:
         )
         known = torch.isfinite(batch.energy)
         energy = _mean(((predicted.energy - batch.energy) / batch.num_atoms)[known].abs()).float()
-        difference, strain = predicted.forces - batch.forces, (predicted.stress - batch.stress).flatten(1)
-        strain = strain[torch.isfinite(batch.stress).flatten(1).all(1)]
+        difference = predicted.forces - batch.forces
+        stress = batch.stress.flatten(1)
+        strained = torch.isfinite(stress).all(1)
+        stress, strain = stress[strained], predicted.stress.flatten(1)[strained] - stress[strained]
         strength = _mean_over_crystals(_length(batch.forces), batch.crystal_index, len(batch))
         importance = 1 / (1 + strength / self.force_scale)
         total = self.energy_weight * energy
         total = total + self.force_weight * (_length(difference) * importance[batch.crystal_index]).mean()
-        total = total + self.stress_weight * _mean(_length(strain))
+        total = total + self.stress_weight * _mean(_length(strain) / (1 + _length(stress) / self.stress_scale))
         errors = {"energy": energy, "forces": difference.abs().mean(), "stress": _mean(strain.abs())}
         return {"loss": total} | {name: value.detach() for name, value in errors.items()}
 
