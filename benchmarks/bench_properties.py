@@ -43,8 +43,8 @@ from dao_ase.properties.table import PropertyTable, Target, too_close
 
 PEERS = ("composition, trees", "CHGNet's features, trees")
 LOSSES, MOST_TREES = ("absolute_error", "squared_error"), 300
-LARGE = 16
-"""Atoms; of cells with more the primitive cell is looked for before CHGNet reads them."""
+LARGE, PART = 16, 256
+"""Atoms of cells of which the primitive one is looked for before CHGNet reads them, and crystals that it reads at once."""
 
 
 def summarise(target: Target, table: PropertyTable, predicted: NDArray, folds: list[Fold], seconds: float) -> dict:
@@ -116,19 +116,29 @@ def chgnet_features(table: PropertyTable, file: Path) -> NDArray:
     from dao_ase.convert import to_structures
 
     model = CHGNet.load(verbose=False, use_device="cpu")
-    rows = []
-    for crystal in table.crystals:
-        structure = to_structures(crystal)[0]
-        primitive = structure.get_primitive_structure() if len(structure) > LARGE else structure
-        try:
-            found = model.predict_structure(min(structure, primitive, key=len), task="e", return_crystal_feas=True)
-            rows.append(np.asarray(found["crystal_fea"]).reshape(-1))
-        except ValueError:
-            rows.append(np.full(64, np.nan))
-    features = np.array(rows)
+    parts = []
+    for first in range(0, len(table), PART):
+        graphs = [_graph(model, structure) for structure in to_structures(table.crystals[first : first + PART])]
+        known = [place for place, graph in enumerate(graphs) if graph is not None]
+        found = model.predict_graph(
+            [graphs[place] for place in known], task="e", return_crystal_feas=True, batch_size=32
+        )
+        part = np.full((len(graphs), 64), np.nan)
+        part[known] = [one["crystal_fea"].reshape(-1) for one in (found if isinstance(found, list) else [found])]
+        parts.append(part)
+    features = np.concatenate(parts)
     file.parent.mkdir(parents=True, exist_ok=True)
     np.save(file, features)
     return features
+
+
+def _graph(model: Any, structure: Any) -> Any:
+    """What CHGNet reads of a crystal, of the primitive cell of a large one; None where it refuses."""
+    primitive = structure.get_primitive_structure() if len(structure) > LARGE else structure
+    try:
+        return model.graph_converter(min(structure, primitive, key=len))
+    except ValueError:
+        return None
 
 
 def random_trunk(trunk: Potential, seed: int) -> Potential:
