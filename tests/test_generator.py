@@ -170,6 +170,7 @@ def test_guidance_is_one_keyword_and_off_at_zero(generator, guided):
     assert off == generator.generate("NaCl", n=3, rank=False)
     assert on != off and len(on) == 3
     assert guided.generate("NaCl", n=3, guidance=3.0, rank=False) == on
+    assert guided._network.guide(np.float32(3)) == guided._network.guide(3)
 
 
 def test_ranking_by_stability(guided):

@@ -1,5 +1,7 @@
 """What does not fit into memory is refused before it is begun, in seconds and with the numbers."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from dao_ase import memory
 from dao_ase.calculator import DAOCalculator
 from dao_ase.convert import from_atoms
 from dao_ase.derivatives import predict_crystals
-from dao_ase.memory import GIB, TooLargeError, free_memory, refuse_too_large
+from dao_ase.memory import GIB, TooLargeError, bound_compiled_operations, free_memory, refuse_too_large
 from dao_ase.relax import relax
 from named import random_potential, rattled, to_crystals
 
@@ -85,3 +87,11 @@ def test_the_estimate_is_what_autograd_keeps(dtype):
         model(crystal.atomic_numbers, vectors, neighbors)
     estimate = model.bytes_needed(64, neighbors.index.numel())
     assert sum(kept.values()) < estimate < 4 * sum(kept.values())
+
+
+def test_compiled_operations_are_bounded_unless_a_user_says_otherwise(monkeypatch):
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "")
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    bound_compiled_operations()
+    assert (os.environ["LRU_CACHE_CAPACITY"], os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) == ("7", "64")

@@ -1,4 +1,4 @@
-"""How much memory there is, so that a calculation that does not fit is refused before it starts."""
+"""How much memory there is, so that a calculation that does not fit is refused before it starts, and what is kept in it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,25 @@ CGROUPS = (
 """Limit and use of a container, in the second and in the first version of Linux's control groups."""
 
 
+SHAPES_KEPT = 64
+"""Compiled operations that oneDNN keeps, those of several sizes of cells; each takes about half a megabyte."""
+
+
 class TooLargeError(ValueError):
     """A calculation needs more memory than there is."""
+
+
+def bound_compiled_operations() -> None:
+    """Lets oneDNN forget what it compiled for shapes of long ago; without effect in a process that has already used it.
+
+    In bfloat16 each product of matrices is compiled for its shape, and by default a thousand are kept, twice over: several
+    megabytes for each new number of atoms. What a user has set in the environment is left.
+    """
+    for name in (
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
+        "LRU_CACHE_CAPACITY",
+    ):  # oneDNN's own, and that of torch's use of it
+        os.environ.setdefault(name, str(SHAPES_KEPT))
 
 
 def free_memory(device: torch.device | str = "cpu") -> int | None:

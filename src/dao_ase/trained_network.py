@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from dao_ase.convert import to_structures
 from dao_ase.crystals import Crystals
 from dao_ase.denoiser import Denoiser, DenoiserConfig
 from dao_ase.guidance import Guidance, GuidanceSettings
+from dao_ase.memory import bound_compiled_operations
 from dao_ase.processes import PROCESSES, Flow
 from dao_ase.sampler import Known, SamplerSettings, batches_by_size, sample
 from dao_ase.stability import load_stability
@@ -38,6 +40,7 @@ class TrainedNetwork:
     def __init__(
         self, weights: str | Path, *, device: str = "cpu", stability: str | None = None, **changes: float | None
     ) -> None:
+        bound_compiled_operations()
         self._device, self._stability = device, stability
         tensors, self.header = checkpoint.load(weights, device)
         if self.header.get("model") != "denoiser":
@@ -71,9 +74,9 @@ class TrainedNetwork:
             digest.update(tensor.cpu().numpy().tobytes())
         return digest.digest()
 
-    def guide(self, scale: float) -> Guidance | None:
+    def guide(self, scale: float | Real) -> Guidance | None:
         """Guidance of this strength, with the window that validation found best; None where the strength is 0."""
-        if not isinstance(scale, int | float) or not math.isfinite(scale):
+        if not isinstance(scale, Real) or not math.isfinite(scale):
             raise ValueError(f"guidance is {scale!r}; it must be a finite number")
         if scale == 0:
             return None
@@ -90,7 +93,7 @@ class TrainedNetwork:
                 )
             potential = CleanEnergy(load_potential(), self._denoiser, float(model.energy_std))
             self._guide = Guidance(model, GuidanceSettings(**header.get("guidance", {})), potential)
-        return replace(self._guide, settings=replace(self._guide.settings, scale=scale))
+        return replace(self._guide, settings=replace(self._guide.settings, scale=float(scale)))
 
     def draw(
         self, cells: Sequence[Composition], seeds: Sequence[int], guidance: float, known: Sequence[Crystals] = ()
