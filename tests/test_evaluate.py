@@ -3,10 +3,12 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from dao_ase.benchmark import find_benchmark
 from dao_ase.evaluate import evaluate, is_charge_neutral, is_valid, match
 from dao_ase.gates import refusal
 
@@ -104,3 +106,12 @@ def test_a_script_without_a_main_guard_may_evaluate(tmp_path):
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
     assert done.stdout == "1.0\n", done.stderr
+
+
+def test_a_folder_beside_the_user_does_not_hide_the_benchmark_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / "mp_20").mkdir()
+    (tmp_path / "mp_20" / "test.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    assert find_benchmark("mp_20", Path()) == Path("mp_20/test.csv")
+    with pytest.raises(ValueError, match="no test file of perov_5"):
+        find_benchmark("perov_5", Path())

@@ -44,14 +44,14 @@ SIZES = (8, 20, 30, 1_000_000)
 
 
 def find_benchmark(name: str, folder: Path) -> Path:
-    """The test file of a benchmark in ``folder``, or the file of this name itself."""
+    """The test file of a benchmark in ``folder``, or the file or folder of this name itself."""
+    for candidate in FILES.get(name, ()):  # first of all: the folder mp_20/ may be beside the user
+        if (folder / candidate).exists():
+            return folder / candidate
     if Path(name).exists():
         return Path(name)
     if name not in FILES:
         raise ValueError(f"{name!r} is neither a file nor one of the benchmarks {', '.join(FILES)}")
-    for candidate in FILES[name]:
-        if (folder / candidate).exists():
-            return folder / candidate
     raise ValueError(
         f"no test file of {name} in {str(folder)!r}; looked for {', '.join(FILES[name])} (--data names a folder)"
     )
