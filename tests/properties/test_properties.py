@@ -163,6 +163,26 @@ def test_a_constant_target_and_too_few_formulas_are_refused(table):
         refuse_unlearnable(table.select(np.arange(3)), 5)
 
 
+def test_a_fold_needs_two_formulas_to_train_on(table):
+    """Folds are equal in crystals: one formula may fill a fold, and the others the other one."""
+    for rows in ([0, 1, 2], [0, 0, 0, 0, 0, 1, 2, 3]):
+        with pytest.raises(ValueError, match="a single formula to train on"):
+            refuse_unlearnable(table.select(np.array(rows)), 2)
+    refuse_unlearnable(table.select(np.arange(4)), 2)
+
+
+@pytest.mark.parametrize("unit", [1e-15, 1e200])
+def test_units_that_float32_cannot_learn_are_refused(table, trunk, unit):
+    scaled = PropertyTable(table.ids, table.crystals, unit * table.values, table.formulas, table.families)
+    with pytest.raises(ValueError, match="give them in another unit"):
+        fine_tune(scaled, trunk, VOLUME, QUICK, folds=3)
+
+
+def test_what_is_no_crystal_is_named(predictor):
+    with pytest.raises(TypeError, match="crystal 1 is 5"):
+        predictor.predict([bulk("NaCl", "rocksalt", a=5.6), 5])
+
+
 def line(**entry) -> str:
     cell = {"lattice": [[4.2, 0, 0], [0, 4.2, 0], [0, 0, 4.2]], "sites": [[[["Mg", 1.0]], [0, 0, 0]]]}
     return json.dumps({**cell, **entry}) + "\n"
@@ -284,6 +304,19 @@ def test_a_table_may_name_files(tmp_path):
     (record,) = read(open_source(tmp_path / "table.csv"), left_out.append)
     assert (record.id, record.labels["hardness"], len(record.atomic_numbers)) == ("Cu", 3.0, 1)
     assert left_out[0].id == "Ag" and "silver.cif" in left_out[0].reason
+
+
+def test_text_in_place_of_a_number_is_shown(tmp_path, trunk):
+    bulk("Cu").write(tmp_path / "copper.cif")
+    (tmp_path / "table.csv").write_text('id, file , hardness \nCu,copper.cif,3\nAg,copper.cif,"1,234.5"\n')
+    source = open_source(tmp_path / "table.csv")
+    table = read_table([source], Target("hardness"), trunk.elements)
+    assert table.ids == ["Cu"] and table.left_out[0].rule == "not a number" and "'1,234.5'" in table.left_out[0].reason
+    (tmp_path / "table.csv").write_text("id;file;hardness\nCu;copper.cif;3,5\n")
+    with pytest.raises(
+        ValueError, match=r"with numbers: none; 1 cannot be used, Cu: the column 'hardness' holds '3,5'"
+    ):
+        read_table([source], Target("hardness"), trunk.elements)
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])

@@ -86,7 +86,7 @@ def _run(data: tuple[str, ...], output: Path, options: dict[str, Any]) -> tuple[
         least=least,
     )
     _report_left_out(table, output)
-    refuse_unlearnable(table, options["folds"])
+    refuse_unlearnable(table, options["folds"], options["seed"])
     with tqdm(total=2 * len(table), desc="features", unit_scale=0.5, leave=False, disable=None) as bar:
         return table, fine_tune(
             table,

@@ -95,7 +95,8 @@ class CsvSource(FileSource):
             head = file.readline()
             separator = max(",;\t", key=head.count)
             reader = csv.DictReader((line.replace("\0", "") for line in chain([head], file)), delimiter=separator)
-            names = [name.lower() if name.lower() in STRUCTURE else name for name in reader.fieldnames or ()]
+            names = [name.strip() for name in reader.fieldnames or ()]
+            names = [name.lower() if name.lower() in STRUCTURE else name for name in names]
             if not set(STRUCTURE) & set(names):
                 raise ValueError(f"{str(self.path)!r} has no column 'cif', nor one 'file'; it has {names}")
             reader.fieldnames = names

@@ -23,7 +23,7 @@ from dao_ase.properties.ensemble import PropertyModel, fingerprint, rounded
 from dao_ase.properties.fit import FitSettings, Fold, TrainingSet, fit_fold, rounded_features
 from dao_ase.properties.graphs import Graphs
 from dao_ase.properties.model import HeadEnsemble, constants_of, features_of
-from dao_ase.properties.table import PropertyTable, Target, refuse_unlearnable
+from dao_ase.properties.table import PropertyTable, Target, refuse_other_scales, refuse_unlearnable
 
 STOP_PARTS = 10
 """One in so many of the training formulas of a fold decides when to stop."""
@@ -71,6 +71,7 @@ def training_set(
     graphs = Graphs.find(table.crystals, trunk, tick)
     constants = constants_of(graphs, element_table())
     values = target.learnt(table.values, table.crystals.num_atoms.numpy())
+    refuse_other_scales(target, values)
     features = features_of(trunk, graphs, constants, tick)
     number = {formula: place for place, formula in enumerate(dict.fromkeys(table.formulas))}
     groups = np.array([number[formula] for formula in table.formulas], dtype=np.int64)
@@ -91,7 +92,7 @@ def fine_tune(
     tick: Callable[[int], object] = lambda done: None,
 ) -> CrossValidation:
     """Trains one model for each fold; finished folds in ``folder`` are not trained again."""
-    refuse_unlearnable(table, folds)
+    refuse_unlearnable(table, folds, seed)
     trunk = trunk.float()
     data = training_set(table, trunk, target, tick)
     plan = {

@@ -150,6 +150,8 @@ def _as_batch(crystal: Any, place: int) -> Crystals:
                 "atoms only; order it first, for example with pymatgen's OrderDisorderedStructureTransformation"
             )
         return from_structures([crystal])
+    if not hasattr(crystal, "pbc"):
+        raise TypeError(f"crystal {place} is {crystal!r}; give pymatgen structures, ASE atoms or names of files")
     return from_atoms([crystal])
 
 

@@ -15,8 +15,11 @@ from dao_ase.composition import SYMBOLS, Composition, reduced_key
 from dao_ase.crystals import Crystals
 from dao_ase.data.reading import Source, read
 from dao_ase.data.records import Record, Rejected
+from dao_ase.data.splits import formula_folds
 
 Formula = tuple[tuple[int, int], ...]
+SPREADS = (1e-9, 1e30)
+"""Mean deviations, smallest and largest, of what can be learnt in float32; SI units of atoms are often outside."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +132,11 @@ def read_table(
     )
 
 
-def refuse_unlearnable(table: PropertyTable, folds: int) -> None:
-    """Raises `ValueError` where no model can be made: too few rows, too few formulas, or the same number everywhere."""
+def refuse_unlearnable(table: PropertyTable, folds: int, seed: int = 0) -> None:
+    """Raises `ValueError` where no model can be made: too few rows, too few formulas, or the same number everywhere.
+
+    Crystals of one formula stay in one fold, so that what is trained on may be few formulas even in a long table.
+    """
     left_out = ", ".join(f"{count} {rule}" for rule, count in table.counts.items())
     rest = f"{len(table)} usable rows" + (f" (left out: {left_out})" if left_out else "")
     formulas = len(set(table.formulas))
@@ -139,8 +145,25 @@ def refuse_unlearnable(table: PropertyTable, folds: int) -> None:
             f"{rest} with {formulas} different formulas: fewer than the {folds} folds need; crystals of one formula stay "
             "in one fold, and each fold needs some to train on and some to stop by: give more rows or fewer folds"
         )
+    place = formula_folds(table.formulas, folds, seed).tolist()
+    pairs = set(zip(place, table.formulas, strict=True))
+    if any(sum(other != fold for other, _ in pairs) < 2 for fold in range(folds)):
+        raise ValueError(
+            f"{rest} with {formulas} different formulas: one of the {folds} folds would have crystals of a single formula "
+            "to train on, and each needs some to train on and some to stop by: give rows of more formulas, or more folds"
+        )
     if np.ptp(table.values) <= 1e-9 * max(1e-30, float(np.abs(table.values).max())):
         raise ValueError(f"{rest}, but all have the value {table.values[0]:g}: there is nothing to learn")
+
+
+def refuse_other_scales(target: Target, learnt: NDArray[np.float64]) -> None:
+    """Raises `ValueError` where what is learnt is so large or so small that float32 cannot tell its values apart."""
+    spread = float(np.abs(learnt - np.median(learnt)).mean())
+    if not SPREADS[0] <= spread <= SPREADS[1]:
+        raise ValueError(
+            f"the values of {target.name} differ by {spread:.2g} on average; what differs by {SPREADS[0]:g} to "
+            f"{SPREADS[1]:g} can be learnt: give them in another unit"
+        )
 
 
 def crystals_of(records: Sequence[Record]) -> Crystals:
@@ -179,6 +202,9 @@ def _why_not(
     """The rule and the reason by which a row is left out, if it is."""
     value = record.labels.get(target.name)
     if value is None or np.ndim(value) != 0 or not math.isfinite(float(value)):
+        text = record.texts.get(target.name)
+        if text is not None:
+            return "not a number", f"the column {target.name!r} holds {text!r}"
         return "missing target", f"the column {target.name!r} holds no number"
     number = float(value)
     if target.log and number <= 0:
