@@ -16,6 +16,8 @@ from dao_ase.composition import Composition, reduced_key
         ("Si", {"Si": 1}),
         ("FeFe", {"Fe": 2}),
         (" Zr4 Rh2 O ", {"Zr": 4, "Rh": 2, "O": 1}),
+        ("CsV₃Sb₅", {"Cs": 1, "V": 3, "Sb": 5}),
+        ("Ca₁₀(PO₄)₆F₂\u00a0", {"Ca": 10, "P": 6, "O": 24, "F": 2}),
     ],
 )
 def test_formula_is_counted(formula, counts):

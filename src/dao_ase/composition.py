@@ -20,6 +20,7 @@ ATOMIC_NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if num
 MAX_ATOMS = 10_000
 """More atoms than this in one cell is taken for a slip of the keyboard."""
 
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _TOKEN = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)|(\()|\)(\d*\.?\d*)")
 
 
@@ -137,7 +138,7 @@ def reduced_key(atomic_numbers) -> tuple[tuple[int, int], ...]:
 
 
 def _parse_formula(formula: str) -> dict[str, float]:
-    text = formula.strip().replace(" ", "").replace("[", "(").replace("]", ")")
+    text = "".join(formula.translate(_SUBSCRIPTS).split()).replace("[", "(").replace("]", ")")
     if not text:
         raise ValueError("the formula is empty; write it like 'CsV3Sb5'")
     stack: list[dict[str, float]] = [{}]
