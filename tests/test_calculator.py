@@ -121,6 +121,8 @@ def bad(atoms: Atoms, **changes) -> Atoms:
         (Atoms("Si", pbc=True), "zero or linearly dependent"),
         (Atoms("Si", cell=[[3, 0, 0], [0, 3, 0], [3, 3, 0]], pbc=True), "zero or linearly dependent"),
         (Atoms("Si", cell=[np.inf, 3, 3], pbc=True), "the cell .* is not made of finite numbers"),
+        (Atoms("Si", cell=np.eye(3) * 0.01, pbc=True), "neighbours each need about"),
+        (Atoms("H2", positions=[[0, 0, 0], [1e9, 0, 0]]), "farther than 1e\\+08 Å"),
         (Atoms("X"), "number 0"),
         (Atoms(numbers=[118]), "Og, which is outside"),
     ],
@@ -218,6 +220,15 @@ def test_atoms_that_come_to_coincide_have_no_energy():
     atoms.positions[:] = 0.1
     with pytest.raises(ValueError, match="not a finite number; atoms are far too close"):
         atoms.get_potential_energy()
+
+
+def test_a_failed_calculation_leaves_no_results_of_other_atoms():
+    calc, bad = calculator(), Atoms("Si2", positions=np.zeros((2, 3)), cell=np.eye(3) * 5, pbc=True)
+    calc.calculate(bulk("Si"))
+    bad.calc = calc
+    for ask in (lambda: calc.calculate(bad), bad.get_potential_energy):
+        with pytest.raises(ValueError, match="0 Å apart"):
+            ask()
 
 
 def test_charges_and_spins_change_nothing():

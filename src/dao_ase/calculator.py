@@ -159,6 +159,7 @@ class DAOCalculator(Calculator):
     ) -> None:
         """Fills ``results``; called by ASE when the atoms have changed."""
         super().calculate(atoms, properties, system_changes)
+        self.results = {}  # those of other atoms, should these have none
         _refuse_undefined(self.atoms)
         _refuse_flat_cell(self.atoms)
         predicted = self._predict(self._list_of(self.atoms), self.atoms.positions, self.atoms.cell.array)

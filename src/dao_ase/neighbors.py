@@ -17,6 +17,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+FARTHEST = 1e8
+"""Å; where no periodic cell holds them, atoms that are farther apart are divided into more boxes than can be counted."""
+
 
 class Pairs(NamedTuple):
     """Pairs of neighbours, each once: atom ``first``, atom ``second``, and the cell shift S of the second."""
@@ -98,6 +101,10 @@ def find_pairs(
     if not bool(torch.isfinite(positions).all()) or not bool(torch.isfinite(lattice).all()):
         raise ValueError("a position or the lattice is not a finite number; neighbours cannot be found")
     flags = (periodic,) * 3 if isinstance(periodic, bool) else tuple(bool(flag) for flag in periodic)
+    if not all(flags) and len(positions) and float(positions.abs().max()) > FARTHEST:
+        raise ValueError(
+            f"an atom is farther than {FARTHEST:g} Å from the origin: it has flown away, or is given in other units"
+        )
     search = {"vesin": _find_with_vesin, "cluster": _find_with_cluster}
     if backend not in search:
         raise ValueError(f"the neighbour backend {backend!r} is none of {', '.join(search)}")

@@ -19,6 +19,8 @@ MIN_DISTANCE = 0.05
 
 MANY_ATOMS = 1000
 """Fewer atoms, or slots of neighbours, fit everywhere: what they need is not compared with the memory that there is."""
+MIN_VOLUME = 1.0
+"""Å³ for each atom. In less, as where lengths are in other units, a few atoms have more neighbours than fit anywhere."""
 
 
 class VerletList:
@@ -77,9 +79,9 @@ class VerletList:
 
     def _refuse_too_many(self, lattice: NDArray) -> None:
         """Before the search, which takes memory of its own: by the neighbours that atoms of this density have."""
-        if len(self.atomic_numbers) < MANY_ATOMS:
-            return
         volume = abs(float(np.linalg.det(lattice)))
+        if len(self.atomic_numbers) < MANY_ATOMS and volume > MIN_VOLUME * len(self.atomic_numbers):
+            return
         if volume > 0 and (self.periodic is True or (not isinstance(self.periodic, bool) and all(self.periodic))):
             kinds, counts = torch.unique(self.atomic_numbers, return_counts=True)
             sphere = 4 / 3 * np.pi * self.model.pair_cutoff(kinds.unsqueeze(1), kinds.unsqueeze(0)).double() ** 3
