@@ -166,6 +166,7 @@ def test_out_of_steps_says_so_and_keeps_the_best():
     result = one(rattled(COPPER, 0.1), fmax=1e-6, steps=3)
     assert (result.converged, result.steps) == (False, 3)
     assert "not converged after 3 steps" in result.reason
+    assert "that on the cell" in one(COPPER, fmax=1e-6, steps=1).reason  # the forces are zero by symmetry
     assert result.final.energy <= result.start.energy
     assert one(COPPER, steps=0).steps == 0
 
@@ -202,7 +203,13 @@ def test_trajectory_is_recorded_and_callers_are_told():
 
 
 @pytest.mark.parametrize(
-    ("settings", "reason"), [({"fmax": 0.0}, "positive"), ({"steps": -1}, "negative"), ({"cell": "half"}, "none of")]
+    ("settings", "reason"),
+    [
+        ({"fmax": 0.0}, "positive"),
+        ({"steps": -1}, "negative"),
+        ({"cell": "half"}, "none of"),
+        ({"cell": "volume", "pressure": 2.0}, "needs a cell whose volume may change"),
+    ],
 )
 def test_bad_settings_are_refused(settings, reason):
     with pytest.raises(ValueError, match=reason):

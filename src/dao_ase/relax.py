@@ -90,6 +90,10 @@ class RelaxSettings:
             raise ValueError(f"steps is {self.steps}; it must not be negative")
         if self.cell not in ("full", "volume", "none"):
             raise ValueError(f"cell {self.cell!r} is none of 'full', 'volume', 'none'")
+        if self.pressure and self.cell != "full":
+            raise ValueError(
+                f"a pressure of {self.pressure} GPa needs a cell whose volume may change: cell 'full', not {self.cell!r}"
+            )
 
 
 def relax(
@@ -208,7 +212,11 @@ class _Path:
             self.best = frame
             return "converged"
         if self.taken == self.settings.steps:
-            return f"not converged after {self.taken} steps: the largest force is {frame.max_force:.3g} eV/Å"
+            virial = np.sqrt((force[-3:] ** 2).sum(1).max())
+            of_the_cell = f", that on the cell {virial:.3g} eV an atom" if virial >= self.settings.fmax else ""
+            return (
+                f"not converged after {self.taken} steps: the largest force is {frame.max_force:.3g} eV/Å{of_the_cell}"
+            )
         self._move(self._fire(force))
         self.taken += 1
         try:
