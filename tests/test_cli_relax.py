@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
@@ -70,6 +71,8 @@ def test_many_files_go_into_a_folder_and_bad_ones_are_named(folder):
         ("-o", "out.cif", "give a folder"),
         ("-o", "out.foo", "give a folder"),
         ("--traj", "steps.foo", "writes no .foo files"),
+        ("--traj", "steps.cif", "cannot hold every step"),
+        ("--traj", "steps", "cannot hold every step"),
         ("-o", "copper.cif/out", "cannot be written there"),
         ("--traj", "copper.cif/steps.traj", "cannot be written there"),
     ],
@@ -78,6 +81,19 @@ def test_what_cannot_be_written_is_said_before_the_work(folder, option, name, re
     done = run(folder, "relax", folder / "two.extxyz", "--fmax", "100", option, folder / name)
     assert done.exit_code == 1
     assert reason in done.output and "converged" not in done.output
+
+
+def test_steps_and_results_are_not_one_file(folder):
+    same = folder / "same.extxyz"
+    done = run(folder, "relax", folder / "copper.cif", "-o", same, "--traj", same)
+    assert done.exit_code == 1 and "is the file for the relaxed structures, too" in done.output
+
+
+def test_chosen_frames_and_empty_files(folder):
+    (folder / "empty.cif").write_text("")
+    done = run(folder, "energy", f"{folder / 'two.extxyz'}@-1", folder / "empty.cif")
+    assert "Al" in done.stdout and "Cu" not in done.stdout
+    assert "empty.cif: is empty" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["relax", "energy"])
@@ -127,13 +143,14 @@ def test_names_of_files_that_are_written(folder, name):
 def test_what_stands_beside_the_atoms_stays_with_them(folder):
     atoms = bulk("NaCl", "rocksalt", a=5.6)
     atoms.set_tags([1, 2])
-    atoms.info["material"] = "mp-22862"
+    atoms.info |= {"material": "mp-22862", "row": np.int64(3), "axis": np.array([0, 0, 1])}
     atoms.set_constraint(FixAtoms([0]))
     write(folder / "in.traj", atoms)
     done = run(folder, "relax", folder / "in.traj", "--fmax", "1e3", "-o", folder / "out.extxyz")
     assert "constraints of atoms are not kept" in done.stderr
     out = read(folder / "out.extxyz")
     assert out.get_tags().tolist() == [1, 2]
+    assert out.info["row"] == 3 and out.info["axis"].tolist() == [0, 0, 1]
     assert out.info["material"] == "mp-22862" and out.info["file"] == str(folder / "in.traj")
 
 

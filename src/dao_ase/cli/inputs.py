@@ -49,7 +49,6 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
     """Every structure of every file, named ``file`` or ``file#frame``; and what could not be read, with the reason."""
     import warnings
 
-    from ase.io import read
     from ase.io.formats import UnknownFileTypeError
 
     inputs: list[Input] = []
@@ -61,11 +60,14 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                frames = _pymatgen_frames(path) or list(read(path, index=":"))
+                frames = _pymatgen_frames(path) or _ase_frames(path)
         except FileNotFoundError:
             problems.append(f"{path}: there is no such file")
             continue
         except UnknownFileTypeError:
+            if path.exists() and not path.stat().st_size:
+                problems.append(f"{path}: is empty")
+                continue
             problems.append(
                 f"{path}: ASE cannot tell which format this is; give the file its usual ending or name (POSCAR)"
             )
@@ -145,6 +147,16 @@ def _pymatgen_frames(path: Path) -> list[Atoms]:
         return []
     structures = found if isinstance(found, list) else [found]
     return [atoms_from_structure(one) for one in structures if isinstance(one, Structure)]
+
+
+def _ase_frames(path: Path) -> list[Atoms]:
+    """The structures of a file, or those that ASE's ``file@index`` chooses."""
+    from ase.io import read
+    from ase.io.formats import parse_filename
+
+    name, chosen = (str(path), None) if path.exists() else parse_filename(str(path), None)
+    found = read(name, index=":" if chosen is None else chosen)
+    return found if isinstance(found, list) else [found]
 
 
 def _named(path: Path, frames: Sequence[Atoms]) -> list[tuple[str, Atoms]]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 STALE = ("momenta", "spacegroup_kinds")
 """Arrays of ASE's readers that no longer hold when atoms have moved."""
+REMARKS = str | int | float | list
+"""Types of remarks that every format can write, beside numpy's."""
 
 
 @click.command()
@@ -51,7 +53,8 @@ def relax(
     from dao_ase.cli.inputs import as_crystals, read_structures, refuse_unwritable, write_structures
     from dao_ase.crystals import Crystals
 
-    refuse_unwritable(traj)
+    if traj is not None:
+        _refuse_no_trajectory(traj, output)
     found, problems = read_structures(files)
     inputs, crystals, no_crystals = as_crystals(found)
     problems += no_crystals
@@ -99,8 +102,22 @@ def relax(
         raise click.exceptions.Exit(1)
 
 
+def _refuse_no_trajectory(traj: Path, output: Path | None) -> None:
+    """An error, before the work, for a place that cannot hold every step."""
+    from dao_ase.cli.inputs import MANY_FRAMES, refuse_unwritable
+
+    refuse_unwritable(traj)
+    if traj.suffix not in MANY_FRAMES:
+        raise click.ClickException(f"{traj}: cannot hold every step; take one of {', '.join(MANY_FRAMES)}")
+    if output is not None and output.absolute() == traj.absolute():
+        raise click.ClickException(
+            f"{traj}: is the file for the relaxed structures, too; give another name to one of them"
+        )
+
+
 def _atoms(one: Input, frame: Frame) -> Atoms:
     """The structure of a frame with its energy, forces and stress; tags, moments and remarks are those of the input."""
+    import numpy as np
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.stress import full_3x3_to_voigt_6_stress
@@ -109,7 +126,9 @@ def _atoms(one: Input, frame: Frame) -> Atoms:
     for name, values in one.atoms.arrays.items():
         if name not in (*atoms.arrays, *STALE):
             atoms.set_array(name, values)
-    atoms.info = {name: value for name, value in one.atoms.info.items() if isinstance(value, str | int | float)}
+    atoms.info = {
+        name: value for name, value in one.atoms.info.items() if isinstance(value, REMARKS | np.generic | np.ndarray)
+    }
     atoms.info["file"] = one.name
     stress = full_3x3_to_voigt_6_stress(frame.stress)
     atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.forces, stress=stress)
