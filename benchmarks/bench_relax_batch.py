@@ -74,7 +74,7 @@ def quality(relaxed: list[Structure], known: list[Structure]) -> dict[str, float
 if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--crystals", type=int, default=500)
-    parser.add_argument("--peer-crystals", type=int, default=20)
+    parser.add_argument("--peer-crystals", type=int, default=60)
     parser.add_argument("--fmax", type=float, default=0.05)
     parser.add_argument("--steps", type=int, default=300)
     options = parser.parse_args()
