@@ -105,6 +105,7 @@ def test_a_molecule_moves_but_has_no_bulk_modulus(folder):
         (["eos", "salt.cif", "--points", 3], "at least 5"),
         (["phonons", "salt.cif", "--steps", 0], "could not be relaxed first"),
         (["phonons", "salt.cif", "--no-relax", "--supercell", 0, 1, 1], "three positive whole numbers"),
+        (["phonons", "salt.cif", "--no-relax", "--mesh", 0], "mesh is 0.0 Å; it must be positive"),
         (["md", "salt.cif", "--steps", 15], "not a multiple"),
         (["md", "salt.cif", "--pressure", 2], "needs the ensemble npt"),
         (["md", "salt.cif", "--supercell", 0, 1, 1], "three positive whole numbers"),

@@ -78,6 +78,13 @@ def test_blow_up_keeps_what_was_good(tmp_path):
     assert [one.step for one in read_dynamics(tmp_path / "a.traj")[1]] == [0, 10]
 
 
+def test_atoms_without_an_energy_leave_no_file(tmp_path):
+    fused = Atoms("Ar2", positions=np.zeros((2, 3)), cell=20 * np.eye(3), pbc=True)
+    with pytest.raises(ValueError, match="0 Å apart"):
+        list(run_dynamics(fused, calculator(), 10, tmp_path / "a.traj"))
+    assert not (tmp_path / "a.traj").exists()
+
+
 class _Exploding(DAOCalculator):
     """Forgets what a force is after some calls."""
 

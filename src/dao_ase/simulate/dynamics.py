@@ -105,14 +105,14 @@ def run_dynamics(
     moving.calc = calculator
     if settings.ensemble == "npt" and not moving.pbc.all():
         raise ValueError(f"pbc is {moving.pbc.tolist()}; a pressure needs a cell that is periodic in three directions")
+    moving.get_potential_energy()  # atoms that have none leave no file
+    integrator = _integrator(moving, settings, max(done, 0))
     kept = ["energy", "forces", *(["stress"] if _volume(moving) else [])]
     with Trajectory(path, "a" if done >= 0 else "w", properties=kept) as file:
         if done < 0:
-            moving.get_potential_energy()
             file.set_description({"dynamics": asdict(settings)})
             file.write(moving)
             yield observe(moving, 0, settings)
-        integrator = _integrator(moving, settings, max(done, 0))
         for frame in range(max(done, 0) + 1, steps // settings.interval + 1):
             _advance(integrator, moving, settings.interval, frame * settings.interval)
             file.write(moving)

@@ -107,8 +107,9 @@ def phonons(
     """
     if len(crystal) != 1:
         raise ValueError(f"{len(crystal)} crystals; phonons are computed of one at a time")
-    if not displacement > 0:
-        raise ValueError(f"the displacement is {displacement} Å; it must be positive")
+    for name, length in (("displacement", displacement), ("mesh", mesh), ("min_length", min_length)):
+        if not 0 < length < np.inf:
+            raise ValueError(f"the {name} is {length} Å; it must be positive")
     model.refuse_untrained(crystal.atomic_numbers.tolist())
     crystal = right_handed(crystal)  # as phonopy wants it
     repeats = tuple(supercell) if supercell is not None else enough_repeats(crystal, min_length)
