@@ -43,7 +43,7 @@ from dao_ase.properties.table import PropertyTable, Target, too_close
 
 PEERS = ("composition, trees", "CHGNet's features, trees")
 LOSSES, MOST_TREES = ("absolute_error", "squared_error"), 300
-LARGE, PART = 16, 256
+LARGE, PART = 16, 32
 """Atoms of cells of which the primitive one is looked for before CHGNet reads them, and crystals that it reads at once."""
 
 
@@ -120,9 +120,10 @@ def chgnet_features(table: PropertyTable, file: Path) -> NDArray:
     for first in range(0, len(table), PART):
         graphs = [_graph(model, structure) for structure in to_structures(table.crystals[first : first + PART])]
         known = [place for place, graph in enumerate(graphs) if graph is not None]
-        found = model.predict_graph(
-            [graphs[place] for place in known], task="e", return_crystal_feas=True, batch_size=32
-        )
+        with torch.no_grad():
+            found = model.predict_graph(
+                [graphs[place] for place in known], task="e", return_crystal_feas=True, batch_size=8
+            )
         part = np.full((len(graphs), 64), np.nan)
         part[known] = [one["crystal_fea"].reshape(-1) for one in (found if isinstance(found, list) else [found])]
         parts.append(part)
