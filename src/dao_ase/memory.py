@@ -13,8 +13,8 @@ CGROUPS = (
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 """Limit and use of a container, in the second and in the first version of Linux's control groups."""
-
-
+CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Environment variables that bound them: oneDNN's own cache, and that of torch's use of it."""
 SHAPES_KEPT = 64
 """Compiled operations that oneDNN keeps, those of several sizes of cells; each takes about half a megabyte."""
 
@@ -29,10 +29,7 @@ def bound_compiled_operations() -> None:
     In bfloat16 each product of matrices is compiled for its shape, and by default a thousand are kept, twice over: several
     megabytes for each new number of atoms. What a user has set in the environment is left.
     """
-    for name in (
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
-        "LRU_CACHE_CAPACITY",
-    ):  # oneDNN's own, and that of torch's use of it
+    for name in CACHES:
         os.environ.setdefault(name, str(SHAPES_KEPT))
 
 
