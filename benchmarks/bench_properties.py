@@ -45,8 +45,6 @@ PEERS = ("composition, trees", "CHGNet's features, trees")
 LOSSES, MOST_TREES = ("absolute_error", "squared_error"), 300
 LARGE, PART = 16, 32
 """Atoms of cells of which the primitive one is looked for before CHGNet reads them, and crystals that it reads at once."""
-DENSEST = 1.0
-"""Å³ an atom; what has less is no crystal."""
 
 
 def summarise(target: Target, table: PropertyTable, predicted: NDArray, folds: list[Fold], seconds: float) -> dict:
@@ -136,12 +134,7 @@ def chgnet_features(table: PropertyTable, file: Path) -> NDArray:
 
 
 def _graph(model: Any, structure: Any) -> Any:
-    """What CHGNet reads of a crystal, of the primitive cell of a large one; None where it refuses.
-
-    One crystal of SuperCon3D has 0.2 Å³ an atom and more angles between its bonds than fit into memory.
-    """
-    if structure.volume < DENSEST * len(structure):
-        return None
+    """What CHGNet reads of a crystal, of the primitive cell of a large one; None where it refuses."""
     primitive = structure.get_primitive_structure() if len(structure) > LARGE else structure
     try:
         return model.graph_converter(min(structure, primitive, key=len))

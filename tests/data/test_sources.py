@@ -156,6 +156,7 @@ def test_ase_database_and_trajectory(tmp_path):
     [
         ({"pbc": [True, True, False]}, "not periodic"),
         ({"cell": [[4, 0, 0], [4, 0, 0], [0, 0, 4]]}, "singular cell"),
+        ({"cell": [0.9, 0.9, 0.9]}, "singular cell"),  # in other units
         ({"numbers": [0, 6]}, "unknown element"),
         ({"positions": [[0, 0, np.nan], [1, 1, 1]]}, "not finite"),
     ],

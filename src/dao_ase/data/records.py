@@ -12,7 +12,7 @@ from dao_ase.composition import SYMBOLS
 from dao_ase.data.shards import encode_texts
 from dao_ase.niggli import niggli_reduce, wrap_coords
 
-MIN_VOLUME_PER_ATOM = 0.1
+MIN_VOLUME_PER_ATOM = 0.5
 """Å³; what is smaller is no crystal (the densest, diamond, has 5.7, and solid hydrogen under pressure about 2)."""
 
 
@@ -75,7 +75,8 @@ def check_record(record: Record) -> None:
     volume = abs(np.linalg.det(record.lattice)) / len(record.atomic_numbers)
     if not MIN_VOLUME_PER_ATOM <= volume < 1e5:
         raise RejectedRecord(
-            "singular cell", f"the cell has {volume:.3g} Å³ per atom; between 0.1 and 100000 are sensible"
+            "singular cell",
+            f"the cell has {volume:.3g} Å³ per atom; between {MIN_VOLUME_PER_ATOM:g} and 100000 are sensible",
         )
 
 
