@@ -113,3 +113,16 @@ def test_labels_of_other_crystals_are_refused(store, labels, tmp_path):
 def test_no_crystal_is_an_error(store, labels):
     with pytest.raises(ValueError, match="at most 1 atoms"):
         crystals_at_rest(store, [labels], max_atoms=1)
+
+
+def test_larger_crystals_tell_their_forces_without_an_energy(labels, tmp_path):
+    large = {name: one * (3, 1, 2) for name, one in SALTS.items()}
+    crushed = large["LiF"].copy()
+    crushed.translate_sites([0], crushed.frac_coords[6] - crushed.frac_coords[0] + [0.02, 0, 0])
+    crystals = SALTS | {f"large {name}": one for name, one in large.items()} | {"crushed": crushed}
+    energies = [formation(name) if name in SALTS else np.nan for name in crystals]
+    path = write_npz(tmp_path / "mixed.npz", crystals, formation_energy_per_atom=energies)
+    rules = BuildRules(min_atoms=1, max_atoms=1000, max_e_hull=None, deduplicate=False, niggli=False)
+    frames = crystals_at_rest(build([open_source(path)], tmp_path / "store", rules).path, [labels])
+    assert len(frames) == 2 * len(SALTS)
+    assert (np.isfinite(frames.energy) == (frames.num_atoms < 9)).all() and (frames.forces == 0).all()

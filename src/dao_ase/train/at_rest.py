@@ -1,10 +1,10 @@
 """Crystals at rest as labels of a potential: formation energies of DFT, and no force on any atom.
 
 A published crystal has been relaxed, so that what a potential should say of it is known without a teacher. Its energy
-E = N E_f + Σ μ_z is put on the scale of the teacher's labels by the energies μ of the elements, fitted by least squares to
-labelled frames that are such crystals as they are. The stress is zero where the source says that the cell is one of the
-functional that the labels come from (`SAME_FUNCTIONAL`), and not known otherwise: cells of later releases of the Materials
-Project come from another.
+E = N E_f + Σ μ_z, where E_f is known, is put on the scale of the teacher's labels by the energies μ of the elements, fitted
+by least squares to labelled frames that are such crystals as they are. The stress is zero where the source says that the
+cell is one of the functional that the labels come from (`SAME_FUNCTIONAL`), and not known otherwise: cells of later releases
+of the Materials Project come from another.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dao_ase.data.store import CrystalStore
+from dao_ase.neighbors import find_pairs
+from dao_ase.radii import COVALENT_RADII
 from dao_ase.train.labelled import LabelledCrystals, element_counts, fit_references
 
 logger = logging.getLogger(__name__)
@@ -25,20 +28,25 @@ FORMATION_ENERGY = "formation_energy_per_atom"
 SOURCE, SAME_FUNCTIONAL = "structure_source", (0, 3, 4)
 """The label that tells where a structure of MP-20 train was found, and its values for cells relaxed with PBE."""
 FEWEST = 3
-"""An element with fewer frames than this in the fit has no energy μ; crystals with it are left out."""
+"""An element with fewer frames than this in the fit has no energy μ; that of crystals with it is not known."""
+FREE_ATOMS = 9
+"""A crystal of which only the forces are known is taken from this size on: in smaller ones symmetry lets few atoms move."""
+CLOSEST = 0.7
+"""The least distance of two atoms in covalent radii. Closer ones are broken entries: nothing is at rest there."""
 
 
-def crystals_at_rest(store: str | Path, labels: Sequence[str | Path], max_atoms: int = 24) -> LabelledCrystals:
-    """The crystals of a store whose formation energy is known, as frames without forces and with no stress or no known one.
+def crystals_at_rest(store: str | Path, labels: Sequence[str | Path], max_atoms: int = 52) -> LabelledCrystals:
+    """The crystals of a store, as frames without forces, with no stress or no known one, and an energy where it is known.
 
     ``labels`` are label files with frames of these crystals, by ``parent_id``; those of ``kind`` 0 are undistorted.
     """
     crystals = CrystalStore.open(store)
     formation = crystals.labels[FORMATION_ENERGY]
     references = _element_energies(dict(zip(crystals.ids.tolist(), formation.tolist(), strict=True)), labels)
-    chosen = np.flatnonzero(np.isfinite(formation) & (crystals.num_atoms <= max_atoms))
+    telling = np.isfinite(formation) | (crystals.num_atoms >= FREE_ATOMS)
+    chosen = np.flatnonzero(telling & (crystals.num_atoms <= max_atoms))
     if not len(chosen):
-        raise ValueError(f"no crystal of {str(store)!r} has at most {max_atoms} atoms and a known formation energy")
+        raise ValueError(f"no crystal of {str(store)!r} has at most {max_atoms} atoms and tells anything")
     batch = crystals.batch(chosen)
     numbers, sizes = batch.atomic_numbers.numpy(), batch.num_atoms.numpy()
     stress = np.full((len(chosen), 3, 3), np.nan, np.float32)
@@ -49,12 +57,22 @@ def crystals_at_rest(store: str | Path, labels: Sequence[str | Path], max_atoms:
         atomic_numbers=numbers,
         frac_coords=batch.frac_coords.double().numpy(),
         lattice=batch.lattice.double().numpy(),
-        energy=formation[chosen] * sizes + element_counts(numbers, sizes) @ np.nan_to_num(references),
+        energy=formation[chosen] * sizes + np.add.reduceat(references[numbers], np.cumsum(sizes) - sizes),
         forces=np.zeros((len(numbers), 3), np.float32),
         stress=stress,
     )
-    fitted = np.isfinite(references[numbers])
-    return frames.select(np.flatnonzero(np.minimum.reduceat(fitted, frames.starts[:-1])))
+    telling = np.isfinite(frames.energy) | (sizes >= FREE_ATOMS)
+    return frames.select(np.array([k for k in np.flatnonzero(telling) if not _crushed(frames.select(np.array([k])))]))
+
+
+def _crushed(frame: LabelledCrystals) -> bool:
+    """Whether two atoms of a crystal are closer than `CLOSEST` allows."""
+    radii = torch.from_numpy(np.asarray(COVALENT_RADII)[frame.atomic_numbers])
+    lattice = torch.from_numpy(frame.lattice[0])
+    positions = torch.from_numpy(frame.frac_coords) @ lattice
+    pairs = find_pairs(positions, lattice, 2 * CLOSEST * float(radii.max()))
+    distance = (positions[pairs.second] - positions[pairs.first] + pairs.shift.double() @ lattice).norm(dim=-1)
+    return bool((distance < CLOSEST * (radii[pairs.first] + radii[pairs.second])).any())
 
 
 def _element_energies(formation: dict[str, float], labels: Sequence[str | Path]) -> NDArray[np.float64]:
