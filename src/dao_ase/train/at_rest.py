@@ -2,7 +2,8 @@
 
 A published crystal has been relaxed, so that what a potential should say of it is known without a teacher. Its energy
 E = N E_f + Σ μ_z, where E_f is known, is put on the scale of the teacher's labels by the energies μ of the elements, fitted
-by least squares to labelled frames that are such crystals as they are. The stress is zero where the source says that the
+by least squares to labelled frames that are such crystals as they are. Formation energies of an older release, corrected by
+another scheme, get energies of the elements of their own, which makes up for nearly all of the difference. The stress is zero where the source says that the
 cell is one of the functional that the labels come from (`SAME_FUNCTIONAL`), and not known otherwise: cells of later releases
 of the Materials Project come from another.
 """
@@ -24,7 +25,8 @@ from dao_ase.train.labelled import LabelledCrystals, element_counts, fit_referen
 
 logger = logging.getLogger(__name__)
 
-FORMATION_ENERGY = "formation_energy_per_atom"
+FORMATION_ENERGIES = ("formation_energy_per_atom", "ef_mp_legacy")
+"""Labels (eV/atom); the first that is known counts."""
 SOURCE, SAME_FUNCTIONAL = "structure_source", (0, 3, 4)
 """The label that tells where a structure of MP-20 train was found, and its values for cells relaxed with PBE."""
 FEWEST = 3
@@ -41,14 +43,19 @@ def crystals_at_rest(store: str | Path, labels: Sequence[str | Path], max_atoms:
     ``labels`` are label files with frames of these crystals, by ``parent_id``; those of ``kind`` 0 are undistorted.
     """
     crystals = CrystalStore.open(store)
-    formation = crystals.labels[FORMATION_ENERGY]
-    references = _element_energies(dict(zip(crystals.ids.tolist(), formation.tolist(), strict=True)), labels)
-    telling = np.isfinite(formation) | (crystals.num_atoms >= FREE_ATOMS)
+    known = [name for name in FORMATION_ENERGIES if name in crystals.labels]
+    telling = np.isfinite([crystals.labels[name] for name in known]).any(0) | (crystals.num_atoms >= FREE_ATOMS)
     chosen = np.flatnonzero(telling & (crystals.num_atoms <= max_atoms))
     if not len(chosen):
         raise ValueError(f"no crystal of {str(store)!r} has at most {max_atoms} atoms and tells anything")
     batch = crystals.batch(chosen)
     numbers, sizes = batch.atomic_numbers.numpy(), batch.num_atoms.numpy()
+    energy = np.full(len(chosen), np.nan)
+    for name in known:
+        formation = crystals.labels[name]
+        references = _element_energies(dict(zip(crystals.ids.tolist(), formation.tolist(), strict=True)), labels)
+        found = formation[chosen] * sizes + np.add.reduceat(references[numbers], np.cumsum(sizes) - sizes)
+        energy = np.where(np.isfinite(energy), energy, found)
     stress = np.full((len(chosen), 3, 3), np.nan, np.float32)
     if SOURCE in crystals.labels:
         stress[np.isin(crystals.labels[SOURCE][chosen], SAME_FUNCTIONAL)] = 0.0
@@ -57,7 +64,7 @@ def crystals_at_rest(store: str | Path, labels: Sequence[str | Path], max_atoms:
         atomic_numbers=numbers,
         frac_coords=batch.frac_coords.double().numpy(),
         lattice=batch.lattice.double().numpy(),
-        energy=formation[chosen] * sizes + np.add.reduceat(references[numbers], np.cumsum(sizes) - sizes),
+        energy=energy,
         forces=np.zeros((len(numbers), 3), np.float32),
         stress=stress,
     )
