@@ -72,16 +72,27 @@ def test_termination_saves_and_leaves(tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_resumed_training_equals_uninterrupted(tmp_path):
-    trainer(tmp_path / "whole").run(progress=False)
-    part = trainer(tmp_path / "part")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resumed_training_equals_uninterrupted(tmp_path, optimizer):
+    trainer(tmp_path / "whole", optimizer=optimizer).run(progress=False)
+    part = trainer(tmp_path / "part", optimizer=optimizer)
     for _ in range(17):
         part._train_step()
     part.save()
-    trainer(tmp_path / "part").run(progress=False)
+    trainer(tmp_path / "part", optimizer=optimizer).run(progress=False)
     whole, resumed = (load(tmp_path / name / "weights.safetensors")[0] for name in ("whole", "part"))
     for name, tensor in whole.items():
         assert torch.equal(resumed[name], tensor), name
+
+
+def test_muon_takes_the_matrices_of_linear_maps(tmp_path):
+    run = trainer(tmp_path, optimizer="muon")
+    adamw, muon = ([w for group in part.param_groups for w in group["params"]] for part in run.optimizer.parts)
+    everything = [weight for weight in run.model.parameters() if weight.requires_grad]
+    assert len(adamw) + len(muon) == len(everything) and muon
+    assert all(weight.ndim == 2 for weight in muon)
+    run.run(progress=False)
+    assert run.validate()["loss"] < trainer(tmp_path / "fresh").validate()["loss"]
 
 
 def test_time_limit_stops_and_the_rest_follows(tmp_path):

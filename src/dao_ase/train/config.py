@@ -19,6 +19,7 @@ class TrainConfig:
     objective: dict[str, Any] = field(default_factory=dict)  # settings of the objective
     batches: dict[str, Any] = field(default_factory=dict)  # settings of the batches
     initial: str = ""  # weights to start from; empty: random
+    optimizer: str = "adamw"  # or "muon", which orthogonalises the steps of matrices
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     schedule: str = "cosine"  # after the warm-up: "cosine" or "linear" to zero, or "constant"
@@ -33,6 +34,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.schedule not in ("cosine", "linear", "constant"):
             raise ValueError(f"schedule {self.schedule!r} is none of 'cosine', 'linear', 'constant'")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"optimizer {self.optimizer!r} is none of 'adamw', 'muon'")
         if self.total_steps < 1:
             raise ValueError(f"total_steps is {self.total_steps}; it must be at least 1")
 

@@ -120,7 +120,7 @@ class Trainer:
         factor = learning_rate_factor(self.config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * factor
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         values = self._loss(self._network, batch, self.rng)
         values["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
@@ -155,8 +155,7 @@ class Trainer:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
         tensors["rng"] = self.rng.get_state()
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.tensors().items()}
         progress = {"step": self.step, "samples": self.samples, "seconds": round(self.seconds, 1)}
         position = {"batches": self.batches.state_dict(), "config": self.config.to_dict(), **progress}
         checkpoint.save(self.folder / "state.safetensors", tensors, position)
@@ -168,11 +167,7 @@ class Trainer:
         self.model.load_state_dict(_under(tensors, "model."))
         self.average.tensors = _under(tensors, "average.")
         self.rng.set_state(tensors["rng"].cpu())
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under(tensors, "optimizer.").items():
-            index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = tensor
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.optimizer.load_tensors(_under(tensors, "optimizer."))
         self.batches.load_state_dict(position["batches"])
         self.step, self.samples, self.seconds = position["step"], position["samples"], position["seconds"]
 
