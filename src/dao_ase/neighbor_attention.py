@@ -147,14 +147,20 @@ class _SquaresByRank(torch.autograd.Function):
 
 
 class Invariants(nn.Module):
-    """Scalars of an atom from the moments of its neighbourhood: A⁰ itself, and |A^n W|² for each rank n and channel."""
+    """Scalars of an atom from the moments of its neighbourhood: A⁰ itself, and |A^n W|² for each rank n and channel.
+
+    With ``aligned``, also ⟨A^n W, sⁿ⟩ with the vector s = v/√(1 + |v|²), v = A¹ W': how the tensors lie to a direction of the
+    neighbourhood itself, which sees three neighbours at once, and four.
+    """
 
     rank_of: Tensor
 
-    def __init__(self, channels: int, moments: DirectionMoments) -> None:
+    def __init__(self, channels: int, moments: DirectionMoments, aligned: bool = False) -> None:
         super().__init__()
-        self.features = channels * len(moments.sizes)
+        self.features = channels * (len(moments.sizes) + aligned * (len(moments.sizes) - 1))
         self.mix = nn.Linear(channels, channels, bias=False)
+        self.direct = nn.Linear(channels, channels, bias=False) if aligned else None
+        self.moments = moments
         rank_of = torch.eye(len(moments.sizes) - 1).repeat_interleave(torch.tensor(moments.sizes[1:]), 1)
         self.register_buffer(
             "rank_of", rank_of, persistent=False
@@ -167,17 +173,27 @@ class Invariants(nn.Module):
     ) -> Float[Tensor, "atoms features"]:
         tensors = _Moments.apply(moments, values)
         scalar, others = tensors.split([1, tensors.shape[1] - 1], 1)
-        return torch.cat([scalar, _SquaresByRank.apply(self.mix(others), self.rank_of)], 1).flatten(1)
+        mixed = self.mix(others)
+        scalars = [scalar, _SquaresByRank.apply(mixed, self.rank_of)]
+        if self.direct is not None:
+            vector = self.direct(others[:, :3])
+            vector = vector * torch.rsqrt(1 + vector.square().sum(1, keepdim=True))
+            powers = self.moments(vector.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(values), -1))
+            aligned = mixed * powers[:, :, 1:].transpose(1, 2)
+            scalars.append(torch.bmm(self.rank_of.expand(len(values), -1, -1), aligned))
+        return torch.cat(scalars, 1).flatten(1)
 
 
 class NeighborDensity(nn.Module):
     """The first look: an unnormalised sum over neighbours, Σ_j s(z_j) ⊙ (W b_ij) ⊗ r̂ⁿ, of which the invariants are kept."""
 
-    def __init__(self, width: int, value_width: int, radial: int, moments: DirectionMoments) -> None:
+    def __init__(
+        self, width: int, value_width: int, radial: int, moments: DirectionMoments, aligned: bool = False
+    ) -> None:
         super().__init__()
         self.value = nn.Linear(width, value_width)
         self.filter = nn.Linear(radial, value_width, bias=False)
-        self.invariants = Invariants(value_width, moments)
+        self.invariants = Invariants(value_width, moments, aligned)
         self.out = nn.Linear(self.invariants.features, width)
 
     def forward(
@@ -202,15 +218,22 @@ class NeighborAttention(nn.Module):
     order: Tensor
 
     def __init__(
-        self, width: int, heads: int, key_width: int, value_width: int, radial: int, moments: DirectionMoments
-    ):
+        self,
+        width: int,
+        heads: int,
+        key_width: int,
+        value_width: int,
+        radial: int,
+        moments: DirectionMoments,
+        aligned: bool = False,
+    ) -> None:
         super().__init__()
         self.heads, self.head_width, self.radial = heads, key_width // heads, radial
         self.query = nn.Linear(width, key_width + heads * radial)
         self.key = nn.Linear(width, key_width, bias=False)
         self.value = nn.Linear(width, value_width)
         self.filter = nn.Linear(radial, value_width, bias=False)
-        self.invariants = Invariants(value_width, moments)
+        self.invariants = Invariants(value_width, moments, aligned)
         self.out = nn.Linear(self.invariants.features + heads, width)
         pair_rows = torch.arange(heads * radial).view(radial, heads).T.flatten() + key_width  # as the heads want them
         others = torch.arange(key_width + heads * radial, 2 * key_width + heads * radial + value_width)

@@ -47,6 +47,7 @@ class PotentialConfig:
     value_width: int = 32
     radial: int = 8
     rank: int = 3
+    aligned: bool = False
     cutoff_min: float = 4.5
     cutoff_offset: float = 2.5
     cutoff_scale: float = 0.8
@@ -80,9 +81,12 @@ class Potential(nn.Module):
         moments = DirectionMoments(c.rank)
         self.moments = moments
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, c.width)
-        self.density = NeighborDensity(c.width, c.value_width, c.radial, moments)
+        self.density = NeighborDensity(c.width, c.value_width, c.radial, moments, c.aligned)
         self.blocks = nn.ModuleList(
-            NeighborBlock(c.width, NeighborAttention(c.width, c.heads, c.key_width, c.value_width, c.radial, moments))
+            NeighborBlock(
+                c.width,
+                NeighborAttention(c.width, c.heads, c.key_width, c.value_width, c.radial, moments, c.aligned),
+            )
             for _ in range(c.layers)
         )
         self.head = nn.Sequential(

@@ -1,0 +1,95 @@
+"""A larger DAO-P that begins where a trained one stands: the function is the same, and there is more to train.
+
+    python -m dao_ase.train.grow runs/dao_p_longer/weights.safetensors runs/dao_p_wide.safetensors --times 2
+    python -m dao_ase.train.grow src/dao_ase/weights/dao_p.safetensors runs/dao_p_aligned.safetensors --aligned --layers 3
+
+Wider: a state x becomes [x, x]. What reads it shares its weight between the copies at random, W → [W u, W (1 − u)], so that the
+sum is as before and the copies learn different things from the first step on; what writes it writes both.
+
+Deeper, and with more scalars of a neighbourhood: what is new is at random, and read with weight zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from dao_ase import checkpoint
+from dao_ase.potential import Potential, PotentialConfig
+
+WRITERS = ("attention.out", "feed_forward.2")
+"""The maps by which a layer adds to the states; those of a new layer begin as zero."""
+
+
+def widen(model: Potential, times: int = 2, *, spread: float = 0.3, seed: int = 0) -> Potential:
+    """The same function with ``times`` as many channels; ``spread`` is that of the copies' shares around 1 / times."""
+    rng = torch.Generator().manual_seed(seed)
+    wide = Potential(replace(model.config, width=times * model.config.width)).to(model.reference.dtype)
+    linear = {f"{name}.weight" for name, module in wide.named_modules() if isinstance(module, nn.Linear)}
+    old, new = model.state_dict(), wide.state_dict()
+    with torch.no_grad():
+        for name, target in new.items():
+            value = old[name]
+            for axis in range(value.ndim):
+                if target.shape[axis] != value.shape[axis]:
+                    reads = name in linear and axis == 1
+                    value = _shared(value, times, spread, rng) if reads else torch.cat([value] * times, axis)
+            target.copy_(value)
+    wide.load_state_dict(new)
+    return wide
+
+
+def _shared(weight: Tensor, times: int, spread: float, rng: torch.Generator) -> Tensor:
+    """The columns of a matrix, distributed at random over their copies."""
+    shares = torch.randn(times, *weight.shape, generator=rng).to(weight) * spread
+    shares = shares - shares.mean(0) + 1 / times
+    return torch.cat([weight * share for share in shares], 1)
+
+
+def extend(model: Potential, *, layers: int | None = None, aligned: bool | None = None, seed: int = 0) -> Potential:
+    """The same function with more layers, or with the scalars that ``aligned`` adds to each look at the neighbours."""
+    torch.manual_seed(seed)
+    old = model.config
+    config = replace(old, layers=layers or old.layers, aligned=old.aligned if aligned is None else aligned)
+    if config.layers < old.layers or config.aligned < old.aligned:
+        raise ValueError(f"{config} is smaller than {old}")
+    larger = Potential(config).to(model.reference.dtype)
+    trained, new = model.state_dict(), larger.state_dict()
+    with torch.no_grad():
+        for name, target in new.items():
+            if name in trained:
+                value = trained[name]
+                if value.shape != target.shape:  # more scalars stand between those of before and the logarithms of Z
+                    first = old.value_width * len(model.moments.sizes)
+                    gap = value.new_zeros(len(value), target.shape[1] - value.shape[1])
+                    value = torch.cat([value[:, :first], gap, value[:, first:]], 1)
+                target.copy_(value)
+            elif any(part in name for part in WRITERS):
+                target.zero_()
+    larger.load_state_dict(new)
+    return larger
+
+
+def main() -> None:
+    """The command line above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source")
+    parser.add_argument("target")
+    parser.add_argument("--times", type=int, default=1, help="as many channels of the states")
+    parser.add_argument("--layers", type=int, help="how many layers it shall have")
+    parser.add_argument("--aligned", action="store_true", default=None, help="with the aligned scalars")
+    options = parser.parse_args()
+    tensors, header = checkpoint.load(options.source)
+    model = Potential(PotentialConfig.from_header(header["config"]))
+    model.load_state_dict(tensors)
+    model = extend(model, layers=options.layers, aligned=options.aligned)
+    if options.times > 1:
+        model = widen(model, options.times)
+    checkpoint.save(options.target, model.state_dict(), header | model.header())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""A larger potential is the same function, and what is new in it learns."""
+
+import pytest
+import torch
+
+from dao_ase import checkpoint
+from dao_ase.derivatives import pairs_of, predict_crystals
+from dao_ase.neighbors import Neighbors
+from dao_ase.potential import Potential, PotentialConfig
+from dao_ase.train.grow import extend, main, widen
+from named import NAMED, random_potential, rattled, to_crystals
+
+CRYSTALS = to_crystals(*(rattled(NAMED["salt"], 0.1, seed) for seed in range(3)))
+
+
+def test_the_function_is_the_same():
+    narrow = random_potential()
+    for times in (2, 3):
+        wide = widen(narrow, times)
+        before, after = predict_crystals(narrow, CRYSTALS), predict_crystals(wide, CRYSTALS)
+        assert wide.config.width == times * narrow.config.width
+        assert torch.allclose(before.energies, after.energies, atol=1e-9)
+        assert torch.allclose(before.forces, after.forces, atol=1e-9)
+
+
+def test_copies_learn_different_things():
+    wide = widen(random_potential())
+    width, by_weight = wide.config.width // 2, gradient(wide)["head.1.weight"]
+    assert not torch.allclose(by_weight[:width], by_weight[width:])
+
+
+def gradient(model: Potential) -> dict[str, torch.Tensor]:
+    """The derivative of the energy of one crystal by each weight."""
+    crystal = CRYSTALS[0]
+    neighbors = Neighbors.from_pairs(pairs_of(model, crystal), len(crystal.frac_coords))
+    model.requires_grad_()
+    model(crystal.atomic_numbers, neighbors.vectors(crystal.positions, crystal.lattice), neighbors).sum().backward()
+    return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize("settings", [{"layers": 4}, {"aligned": True}, {"layers": 3, "aligned": True}])
+def test_more_layers_and_scalars_are_the_same_function(settings):
+    small = random_potential()
+    large = extend(small, **settings)
+    before, after = predict_crystals(small, CRYSTALS), predict_crystals(large, CRYSTALS)
+    assert torch.allclose(before.energies, after.energies, atol=1e-9)
+    assert torch.allclose(before.forces, after.forces, atol=1e-9)
+    assert gradient(large)["blocks.1.attention.out.weight"].abs().sum(0).min() > 0  # the new columns learn, too
+
+
+def test_it_only_grows():
+    with pytest.raises(ValueError, match="smaller"):
+        extend(random_potential(), layers=1)
+
+
+def test_command_line(tmp_path, monkeypatch):
+    narrow = random_potential()
+    checkpoint.save(tmp_path / "narrow.safetensors", narrow.state_dict(), narrow.header() | {"name": "small"})
+    arguments = ["grow", str(tmp_path / "narrow.safetensors"), str(tmp_path / "wide.safetensors")]
+    arguments += ["--times", "2", "--layers", "3", "--aligned"]
+    monkeypatch.setattr("sys.argv", arguments)
+    main()
+    tensors, header = checkpoint.load(tmp_path / "wide.safetensors")
+    wide = Potential(PotentialConfig.from_header(header["config"]))
+    wide.load_state_dict(tensors)
+    assert header["name"] == "small"
+    assert torch.allclose(predict_crystals(narrow, CRYSTALS).energy, predict_crystals(wide, CRYSTALS).energy, atol=1e-4)
