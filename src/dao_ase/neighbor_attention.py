@@ -149,8 +149,8 @@ class _SquaresByRank(torch.autograd.Function):
 class Invariants(nn.Module):
     """Scalars of an atom from the moments of its neighbourhood: A⁰ itself, and |A^n W|² for each rank n and channel.
 
-    With ``aligned``, also ⟨A^n W, sⁿ⟩ with the vector s = v/√(1 + |v|²), v = A¹ W': how the tensors lie to a direction of the
-    neighbourhood itself, which sees three neighbours at once, and four.
+    With ``aligned``, also ⟨A^n W, sⁿ⟩ with the vector s = v/√(1 + |v|²), v = A¹ W': how the tensors lie to a direction of
+    the neighbourhood itself, which sees three neighbours at once, and four.
     """
 
     rank_of: Tensor

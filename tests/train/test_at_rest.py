@@ -132,7 +132,10 @@ def test_energies_of_an_older_release_fill_in(labels, tmp_path):
     """They are those of the newer one but for a shift of the halogens: the same energies come out, to the last crystal."""
     shift = {"F": 0.3, "Cl": 0.1, "Br": -0.2, "I": 0.0}
     crystals = SALTS | LONELY
-    older = [formation(name) + np.mean([shift.get(site.specie.symbol, 0.0) for site in one]) for name, one in crystals.items()]
+    older = [
+        formation(name) + np.mean([shift.get(site.specie.symbol, 0.0) for site in one])
+        for name, one in crystals.items()
+    ]
     newer = [formation(name) if k % 2 else np.nan for k, name in enumerate(crystals)]
     path = write_npz(tmp_path / "salts.npz", crystals, formation_energy_per_atom=newer, ef_mp_legacy=older)
     rules = BuildRules(min_atoms=1, max_atoms=1000, max_e_hull=None, deduplicate=False)
