@@ -4,8 +4,8 @@ A published crystal has been relaxed, so that what a potential should say of it 
 E = N E_f + Σ μ_z, where E_f is known, is put on the scale of the teacher's labels by the energies μ of the elements, fitted
 by least squares to labelled frames that are such crystals as they are. Formation energies of an older release, corrected by
 another scheme, get energies of the elements of their own, which makes up for nearly all of the difference. The stress is
-zero where the source says that the cell is one of the functional that the labels come from (`SAME_FUNCTIONAL`), and not known
-otherwise: cells of later releases of the Materials Project come from another.
+zero where the source says that the cell is one of the functional that the labels come from (`SAME_FUNCTIONAL`), and not
+known otherwise: cells of later releases of the Materials Project come from another.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ class PotentialData:
 def load_potential_data(
     folder: str | Path,
     dft_repeats: int = 3,
+    label_repeats: int = 1,
     more_labels: Sequence[str | Path] = (),
     at_rest: str | Path | None = None,
 ) -> PotentialData:
@@ -53,7 +54,8 @@ def load_potential_data(
     the Materials Project, which depend on the chemistry, so that no shift of the elements brings the two scales together
     (the best one leaves 0.08 eV/atom). ``more_labels`` are files that ``dao-ase data label`` wrote: trained on by the same
     rules, and not validated on, so that runs with and without them can be compared; so are the crystals of the store
-    ``at_rest`` with formation energies of DFT (at_rest.py).
+    ``at_rest`` (at_rest.py). A pass takes each label ``label_repeats`` times, each DFT frame ``dft_repeats`` times, and a
+    crystal at rest once.
     """
     folder = Path(folder)
     labels, dft = (
@@ -65,8 +67,10 @@ def load_potential_data(
     first_file = np.arange(len(labels))
     for path in more_labels:
         labels = labels.join(LabelledCrystals.load(path))
+    repeats = np.full(len(labels), label_repeats)
     if at_rest:
         labels = labels.join(crystals_at_rest(at_rest, [folder / "pes_chgnet_0.npz", *more_labels]))
+        repeats = np.pad(repeats, (0, len(labels) - len(repeats)), constant_values=1)
     never = {reduced_key(Composition.parse(formula).atomic_numbers) for formula in HELD_OUT_FORMULAS}
     test_formulas = {key for name in TEST_FILES for key in _formulas(folder / name)}
     test_ids = _test_ids(folder)
@@ -89,7 +93,7 @@ def load_potential_data(
     train = labels.select(np.flatnonzero(label_train)).join(dft.select(np.flatnonzero(dft_train)))
     return PotentialData(
         train=train,
-        repeats=np.repeat([1, dft_repeats], [label_train.sum(), dft_train.sum()]),
+        repeats=np.pad(repeats[label_train], (0, dft_train.sum()), constant_values=dft_repeats),
         val_labels=labels.select(np.intersect1d(np.flatnonzero(label_val), first_file)),
         val_dft=dft.select(np.flatnonzero(dft_val)),
         val_dft_subset=subset[dft_val],
@@ -123,10 +127,11 @@ def build_potential_trainer(config: TrainConfig, folder: str | Path, device: str
     """The trainer of DAO-P on the frames in the folder ``config.data``; neighbours are found once and kept in ``folder``.
 
     ``config.model`` holds sizes of the potential, ``config.objective`` the weights of the loss, ``config.batches`` may hold
-    ``slots``, ``dft_repeats``, ``more_labels`` and ``at_rest``; ``config.initial`` are weights to start from.
+    ``slots`` and the settings of `load_potential_data`; ``config.initial`` are weights to start from.
     """
     batches = dict(config.batches)
-    sources = {name: batches.pop(name) for name in ("dft_repeats", "more_labels", "at_rest") if name in batches}
+    names = ("dft_repeats", "label_repeats", "more_labels", "at_rest")
+    sources = {name: batches.pop(name) for name in names if name in batches}
     data = load_potential_data(config.data, **sources)
     model = Potential(PotentialConfig(**{name: value for name, value in config.model.items() if name != "preset"}))
     counts = data.train.counts()[:, : len(model.reference)]
