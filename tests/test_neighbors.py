@@ -79,6 +79,19 @@ def test_same_pairs_as_ase(name, cutoff, rotation, backend, cluster):
     assert both_directions(search(atoms, cutoff, backend)) == expected
 
 
+@pytest.mark.parametrize("backend", ["vesin", "cluster"])
+def test_a_cell_skewed_a_hundredfold_has_the_same_neighbors(backend, cluster):
+    atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
+    flat = atoms.copy()
+    flat.set_cell(np.array([[1, 0, 0], [100, 1, 0], [37, -60, 1]]) @ atoms.cell.array)
+    ends = []
+    for crystal in (atoms, flat):
+        first, second, shift = search(crystal, 4.3, backend)
+        vectors = crystal.positions[second] - crystal.positions[first] + shift.numpy() @ crystal.cell.array
+        ends.append(sorted(map(tuple, np.round(np.c_[first, second, np.linalg.norm(vectors, axis=1)], 6))))
+    assert ends[0] == ends[1]
+
+
 def test_no_neighbor_is_cut_in_silence(cluster):
     """A hundred neighbours and more, beyond torch-cluster's default bound and beyond our first guess."""
     atoms = bulk("Cu")

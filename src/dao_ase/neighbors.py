@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+SKEWED = 0.1
+"""The least volume of a cell, in that of a box with edges as long; flatter ones have too many images to search."""
 FARTHEST = 1e8
 """Å; where no periodic cell holds them, atoms that are farther apart are divided into more boxes than can be counted."""
 
@@ -108,7 +110,9 @@ def find_pairs(
     search = {"vesin": _find_with_vesin, "cluster": _find_with_cluster}
     if backend not in search:
         raise ValueError(f"the neighbour backend {backend!r} is none of {', '.join(search)}")
-    first, second, shift = search[backend](positions.detach(), lattice.detach(), cutoff, flags)
+    reduced, change = _least_skewed(lattice.detach(), flags)
+    first, second, shift = search[backend](positions.detach(), reduced, cutoff, flags)
+    shift = shift @ change
     once = (first < second) | ((first == second) & _leads(shift))
     return Pairs(first[once], second[once], shift[once])
 
@@ -132,6 +136,19 @@ def _leads(shift: Int[Tensor, "pairs 3"]) -> Bool[Tensor, "pairs"]:
     """Whether the first entry that is not zero is positive: true for exactly one of S and −S."""
     x, y, z = shift.unbind(-1)
     return (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
+
+
+def _least_skewed(lattice: Tensor, periodic: tuple[bool, ...]) -> tuple[Tensor, Int[Tensor, "3 3"]]:
+    """The lattice with short vectors if it is flat and periodic, and the whole numbers that made them, ``change @ lattice``."""
+    same = torch.eye(3, dtype=torch.int64, device=lattice.device)
+    box = float(lattice.norm(dim=1).prod())
+    if not all(periodic) or not 0 < float(torch.linalg.det(lattice).abs()) < SKEWED * box:
+        return lattice, same
+    from ase.geometry import minkowski_reduce
+
+    _, change = minkowski_reduce(lattice.double().cpu().numpy())
+    change = torch.from_numpy(change.astype(np.int64)).to(lattice.device)
+    return change.to(lattice.dtype) @ lattice, change
 
 
 def _find_with_vesin(
