@@ -65,6 +65,11 @@ def test_many_files_go_into_a_folder_and_bad_ones_are_named(folder):
     assert "a crystal is periodic in three directions" in done.stderr and "there is no such file" in done.stderr
 
 
+def test_standard_output_takes_no_structures(folder):
+    done = run(folder, "relax", folder / "copper.cif", "-o", "-")
+    assert done.exit_code == 1 and "not written to standard output" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("option", "name", "reason"),
     [

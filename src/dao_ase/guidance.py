@@ -17,7 +17,6 @@ can be large, so that no prediction is moved by more than a bound.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -26,6 +25,9 @@ from torch import Tensor
 
 from dao_ase.clean_energy import CleanEnergy
 from dao_ase.processes import Diffusion, Flow, Geometry, Predict
+
+STRONGEST = 1000.0
+"""The largest scale s: beyond it nothing decides but the bounds on what one step may move."""
 
 
 @runtime_checkable
@@ -63,8 +65,8 @@ class GuidanceSettings:
     furthest_code: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.scale < math.inf:
-            raise ValueError(f"guidance is {self.scale}; it must be a number, and must not be negative")
+        if not 0 <= self.scale <= STRONGEST:
+            raise ValueError(f"guidance is {self.scale}; it must be a number from 0 to {STRONGEST:g}")
         if not 0 <= self.start <= self.stop <= 1:
             raise ValueError(f"the window of guidance is {self.start} to {self.stop}; it must lie within 0 to 1")
         if self.every < 1 or min(self.cap, self.furthest, self.furthest_code) <= 0:

@@ -139,7 +139,7 @@ def _leads(shift: Int[Tensor, "pairs 3"]) -> Bool[Tensor, "pairs"]:
 
 
 def _least_skewed(lattice: Tensor, periodic: tuple[bool, ...]) -> tuple[Tensor, Int[Tensor, "3 3"]]:
-    """The lattice with short vectors if it is flat and periodic, and the whole numbers that made them, ``change @ lattice``."""
+    """The lattice with short vectors, if it is flat and periodic, and the whole numbers C that made them: C @ lattice."""
     same = torch.eye(3, dtype=torch.int64, device=lattice.device)
     box = float(lattice.norm(dim=1).prod())
     if not all(periodic) or not 0 < float(torch.linalg.det(lattice).abs()) < SKEWED * box:

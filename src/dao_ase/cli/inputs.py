@@ -226,6 +226,8 @@ def refuse_unwritable(path: Path | None, count: int = 1) -> None:
 
     if path is None:
         return
+    if str(path) == "-":
+        raise click.ClickException("structures are not written to standard output; give a file or a folder")
     if not _is_file(path):
         return _refuse_closed(path)
     if count > 1 and path.suffix not in MANY_FRAMES:
