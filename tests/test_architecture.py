@@ -19,7 +19,7 @@ LAYERS = [
     ["whole_files", "spawning", "memory", "torus", "lattice", "niggli", "radii", "symmetry", "composition", "crystals"],
     ["pair_geometry", "tape"],
     # atoms in and out, pairs, attention, noise
-    ["convert", "gates", "cells", "neighbors", "layers", "page"],
+    ["convert", "gates", "cells", "neighbors", "layers", "invariants", "page"],
     ["neighbor_attention", "processes"],
     ["data"],
     # DAO-G and DAO-P
@@ -53,6 +53,7 @@ PORTABLE = {
         "layers",
         "neighbors",
         "neighbor_attention",
+        "invariants",
         "pair_geometry",
         "processes",
         "tape",

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from dao_ase.neighbor_attention import _EnvelopedSoftmax, _Logits, _Moments, _SquaresByRank
+from dao_ase.invariants import _Moments, _SquaresByRank
+from dao_ase.neighbor_attention import _EnvelopedSoftmax, _Logits
 from dao_ase.pair_geometry import DirectionMoments, envelope, envelope_slope, polar, waves
 from dao_ase.potential import _Repulsion
 

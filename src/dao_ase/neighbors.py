@@ -110,7 +110,7 @@ def find_pairs(
     search = {"vesin": _find_with_vesin, "cluster": _find_with_cluster}
     if backend not in search:
         raise ValueError(f"the neighbour backend {backend!r} is none of {', '.join(search)}")
-    reduced, change = _least_skewed(lattice.detach(), flags)
+    reduced, change = _shortened(lattice.detach(), flags)
     first, second, shift = search[backend](positions.detach(), reduced, cutoff, flags)
     shift = shift @ change
     once = (first < second) | ((first == second) & _leads(shift))
@@ -138,17 +138,25 @@ def _leads(shift: Int[Tensor, "pairs 3"]) -> Bool[Tensor, "pairs"]:
     return (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
 
 
-def _least_skewed(lattice: Tensor, periodic: tuple[bool, ...]) -> tuple[Tensor, Int[Tensor, "3 3"]]:
-    """The lattice with short vectors, if it is flat and periodic, and the whole numbers C that made them: C @ lattice."""
-    same = torch.eye(3, dtype=torch.int64, device=lattice.device)
-    box = float(lattice.norm(dim=1).prod())
-    if not all(periodic) or not 0 < float(torch.linalg.det(lattice).abs()) < SKEWED * box:
-        return lattice, same
-    from ase.geometry import minkowski_reduce
+def _shortened(lattice: Tensor, periodic: tuple[bool, ...]) -> tuple[Tensor, Int[Tensor, "3 3"]]:
+    """The lattice of a flat periodic cell with short vectors, and the whole numbers C that made them: C @ lattice.
 
-    _, change = minkowski_reduce(lattice.double().cpu().numpy())
-    change = torch.from_numpy(change.astype(np.int64)).to(lattice.device)
-    return change.to(lattice.dtype) @ lattice, change
+    As long as a vector becomes shorter by taking away whole multiples of another (Lagrange), it is made so.
+    """
+    change, short = np.eye(3, dtype=np.int64), lattice.double().cpu().numpy().copy()
+    volume = abs(np.linalg.det(short))
+    if all(periodic) and 0 < volume < SKEWED * np.linalg.norm(short, axis=1).prod():
+        shorter = True
+        while shorter:
+            shorter = False
+            for long, other in itertools.permutations(range(3), 2):
+                times = round(short[long] @ short[other] / (short[other] @ short[other]))
+                candidate = short[long] - times * short[other]
+                if candidate @ candidate < (1 - 1e-9) * (short[long] @ short[long]):
+                    short[long], shorter = candidate, True
+                    change[long] -= times * change[other]
+    whole = torch.from_numpy(change).to(lattice.device)
+    return whole.to(lattice.dtype) @ lattice, whole
 
 
 def _find_with_vesin(
