@@ -8,9 +8,10 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
 from click.testing import CliRunner
-from pymatgen.core import Structure
+from pymatgen.core import Lattice, Structure
 
 from dao_ase.cli import main
+from dao_ase.runs import RunWriter
 from generation import write_random_generator, write_rock_salts
 
 
@@ -51,6 +52,7 @@ def test_json_goes_to_stdout(tmp_path, weights):
         (["Fe-1"], "cannot read"),
         (["Fe1000000"], "at most"),
         (["NaCl", "-n", "0"], "at least one"),
+        (["NaCl", "-n", "1000000000000"], "several seeds"),
         (["NaCl", "-z", "two"], "--formula-units"),
         (["NaCl", "--device", "abacus"], "device"),
         (["NaCl", "--seed", "99999999999999999"], "seed is"),
@@ -127,6 +129,34 @@ def test_a_folder_of_another_program_is_refused(tmp_path, weights, text):
     result = run("generate", "NaCl", "-n", "1", "-o", str(tmp_path), "--weights", weights)
     assert result.exit_code == 1 and "give another folder" in result.output
     assert (tmp_path / "summary.json").read_text() == text
+
+
+def test_structures_of_another_program_are_not_overwritten(tmp_path, weights):
+    (tmp_path / "structures.extxyz").write_text("mine")
+    result = run("generate", "NaCl", "-n", "1", "-o", str(tmp_path), "--weights", weights)
+    assert result.exit_code == 1 and "give another folder" in result.output
+    assert (tmp_path / "structures.extxyz").read_text() == "mine"
+
+
+def test_a_killed_run_leaves_a_folder_that_says_what_is_in_it(tmp_path):
+    salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    with RunWriter(tmp_path) as run:
+        run.write([salt, salt])
+    killed = RunWriter(tmp_path).__enter__()
+    assert files_and_end(tmp_path) == ([], True)
+    killed.write([salt])
+    assert files_and_end(tmp_path) == (["001_Na4Cl4.cif"], True)
+    with RunWriter(tmp_path):
+        pass
+    assert files_and_end(tmp_path) == ([], False)
+
+
+def files_and_end(folder) -> tuple[list[str], bool]:
+    """The CIF files of a folder, which are those of its summary, and whether the run was interrupted."""
+    summary = json.loads((folder / "summary.json").read_text())
+    files = sorted(file.name for file in folder.glob("*.cif"))
+    assert files == [record["file"] for record in summary["structures"]]
+    return files, summary["interrupted"]
 
 
 def test_nothing_made_is_a_failure(tmp_path, weights, monkeypatch):

@@ -182,7 +182,7 @@ def test_ranking_by_stability(guided):
 @pytest.mark.parametrize(
     ("keywords", "reason"),
     [
-        ({"guidance": -1.0}, "negative"),
+        ({"guidance": -1.0}, "from 0 to"),
         ({"guidance": float("nan")}, "finite number"),
         ({"rank": "beauty"}, "'energy', 'stability'"),
     ],

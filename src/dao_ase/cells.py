@@ -30,9 +30,7 @@ class CellRules:
         self, composition: Any, n: int, formula_units: int | Sequence[int] | str = 1, max_atoms: int | None = None
     ) -> list[Composition]:
         """The content of the ``n`` cells that will be sampled for a composition; refuses what cannot be sampled."""
-        n = whole_number("n", n)
-        if n < 1:
-            raise ValueError(f"n is {n}; ask for at least one structure")
+        n = structure_count("n", n)
         parsed = Composition.parse(composition)
         unknown = [symbol for symbol, _ in parsed.counts if symbol not in self.elements]
         if unknown:
@@ -83,6 +81,15 @@ def seed_of(seed: int) -> int:
     if abs(whole_number("seed", seed)) > MAX_SEED:
         raise ValueError(f"seed is {seed}; it must lie within ±{MAX_SEED}")
     return whole_number("seed", seed) * SEED_STRIDE
+
+
+def structure_count(name: str, value: int) -> int:
+    """A number of structures of one composition that a seed can make."""
+    if whole_number(name, value) < 1:
+        raise ValueError(f"{name} is {value}; ask for at least one structure")
+    if value > SEED_STRIDE:
+        raise ValueError(f"{name} is {value}; a seed is good for {SEED_STRIDE} structures, take several seeds for more")
+    return whole_number(name, value)
 
 
 def whole_number(name: str, value: Any) -> int:

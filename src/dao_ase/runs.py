@@ -24,26 +24,28 @@ KEPT = (
 
 
 class RunWriter:
-    """Writes structures as they come; the summary is written whenever the folder is left, also by Ctrl-C or an error."""
+    """Writes structures as they come; the summary says at any moment what is in the folder, also after a kill."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.records: list[dict[str, Any]] = []
         self.refused: Counter[str] = Counter()
-        self.interrupted = False
+        self.interrupted = True  # until the end is reached
 
     def __enter__(self) -> RunWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in _files_of(self.folder / SUMMARY):
+        before = _files_of(self.folder)
+        self._write_summary()  # also finds out now whether the folder can be written
+        for name in before:
             (self.folder / name).unlink(missing_ok=True)
-        (self.folder / TRAJECTORY).write_text("")  # also finds out now whether the folder can be written
+        (self.folder / TRAJECTORY).write_text("")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         self.interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-        write_json(self.folder / SUMMARY, self.summary())
+        self._write_summary()
         return self.interrupted
 
     def write(self, structures: list[Structure]) -> None:
@@ -62,15 +64,23 @@ class RunWriter:
             atoms.info = {"file": name, **properties}
             frames.append(atoms)
         ase_write(self.folder / TRAJECTORY, frames, format="extxyz", append=True)
+        self._write_summary()
 
     def summary(self) -> dict[str, Any]:
         """Everything about the run but the geometries."""
         return {"structures": self.records, "refused": dict(self.refused), "interrupted": self.interrupted}
 
+    def _write_summary(self) -> None:
+        write_json(self.folder / SUMMARY, self.summary())
 
-def _files_of(summary: Path) -> list[str]:
-    """The structure files that an earlier run wrote, which a new one replaces; none where there was none."""
-    return [record["file"] for record in records_of(summary)] if summary.exists() else []
+
+def _files_of(folder: Path) -> list[str]:
+    """The structure files that an earlier run wrote, which a new one replaces; files of another origin are refused."""
+    if (folder / SUMMARY).exists():
+        return [record["file"] for record in records_of(folder / SUMMARY)]
+    if (folder / TRAJECTORY).exists():
+        raise ValueError(f"'{folder / TRAJECTORY}' is of no run of dao-ase generate; give another folder")
+    return []
 
 
 def records_of(summary: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dao_ase.cells import check_units, seed_of
+from dao_ase.cells import check_units, seed_of, structure_count
 from dao_ase.database import Outcome
 from dao_ase.phase_diagram import Hull, Phase, missing_elements, phases_of
 
@@ -53,8 +53,7 @@ class ScreenSettings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(f"samples is {self.samples}; ask for at least one structure of each composition")
+        structure_count("samples", self.samples)
         if self.relax_steps < 0:
             raise ValueError(f"relax_steps is {self.relax_steps}; it must not be negative")
         if not 0 < self.fmax < math.inf:
