@@ -82,6 +82,14 @@ def test_every_frame_comes_as_often_as_it_should_and_the_position_is_kept():
         assert torch.equal(next(source).energy, next(fresh).energy)
 
 
+def test_processes_share_the_frames_out():
+    data, model = frames(9), random_potential()
+    shares = [batches(data, model, rank=rank, processes=2) for rank in range(2)]
+    together = [next(share).energy.tolist() for _ in range(2) for share in shares]
+    alone = batches(data, model)
+    assert together == [next(alone).energy.tolist() for _ in range(4)]
+
+
 def test_neighbor_cache_is_kept_and_checked(tmp_path):
     data, model = frames(6), random_potential()
     first = NeighborCache(data, model, tmp_path / "pairs.npz")

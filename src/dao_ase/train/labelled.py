@@ -187,7 +187,8 @@ class LabelledBatches:
     """An endless iterator of batches whose rows of neighbours are equally long, so that few slots stay empty.
 
     Every pass takes each frame ``repeats`` times in a new random order: frames are sorted by their largest number of
-    neighbours, blurred by 10 %, and cut where atoms × slots would exceed ``slots``; the batches come in random order.
+    neighbours, blurred by 10 %, and cut where atoms × slots would exceed ``slots``; the batches come in random order, and
+    are dealt out to the processes that train together.
     """
 
     def __init__(
@@ -198,8 +199,11 @@ class LabelledBatches:
         slots: int = 14_000,
         repeats: NDArray[np.int64] | None = None,
         seed: int = 0,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         self.frames, self.cache, self.slots, self.seed = frames, cache, slots, seed
+        self._rank, self._processes = rank, processes
         self._members = np.repeat(np.arange(len(frames)), 1 if repeats is None else repeats)
         self._starts = frames.starts
         self._pass = self._place = 0
@@ -254,7 +258,8 @@ class LabelledBatches:
         rng = np.random.default_rng([self.seed, self._pass])
         blurred = self.cache.degree[self._members] * (1 + 0.1 * rng.random(len(self._members)))
         batches = self._cut(self._members[np.argsort(blurred, kind="stable")])
-        return [batches[place] for place in rng.permutation(len(batches))]
+        dealt = rng.permutation(len(batches) // self._processes * self._processes)[self._rank :: self._processes]
+        return [batches[place] for place in dealt]
 
     def _cut(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Consecutive parts of ``order``, each with at most ``slots`` atoms × slots, or a single frame."""

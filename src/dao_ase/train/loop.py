@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 import time
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from dao_ase import checkpoint
+from dao_ase.train import together
 from dao_ase.train.config import TrainConfig
 from dao_ase.train.optimizer import MovingAverage, build_optimizer, learning_rate_factor
 
@@ -72,16 +71,18 @@ class Trainer:
         self.header, self.log_every, self.val_every = header or {}, log_every, val_every
         self.optimizer = build_optimizer(model, config)
         self.average = MovingAverage(model, config.ema_decay)
-        self.rank = int(os.environ.get("RANK", 0))
+        self.rank = together.rank()
         self.rng = torch.Generator(device=self.device).manual_seed(config.seed + 7919 * self.rank)
         self.step = self.samples = 0
         self.seconds = 0.0
-        self._network = self._wrap(model)
+        if config.compile and isinstance(model, Compilable):
+            model.compile_layers()
         if (self.folder / "state.safetensors").exists():
             self._resume()
         elif self.rank == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
+        together.join(model, self.device)
 
     def run(self, *, minutes: float | None = None, save_every_s: float = 120.0, progress: bool = True) -> None:
         """Trains until the schedule ends or the time is over; Ctrl-C and SIGTERM (`kill`, a batch system) save and leave."""
@@ -106,7 +107,8 @@ class Trainer:
                 if now - saved > save_every_s:
                     self.save()
                     saved = now
-                if asked_to_stop.is_set() or (minutes is not None and now - start > 60 * minutes):
+                over = asked_to_stop.is_set() or (minutes is not None and now - start > 60 * minutes)
+                if together.any_wants(over, self.device):
                     break
         except KeyboardInterrupt:
             tqdm.write("interrupted: saving the state", file=None)
@@ -121,8 +123,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * factor
         self.optimizer.zero_grad()
-        values = self._loss(self._network, batch, self.rng)
+        values = self._loss(batch, self.rng)
         values["loss"].backward()
+        together.average_gradients(self.model.parameters())
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         if torch.isfinite(norm):
             self.optimizer.step()
@@ -141,7 +144,7 @@ class Trainer:
         sums: dict[str, float] = {}
         try:
             for batch in self.val_batches:
-                for name, value in self._loss(self._network, _to_device(batch, self.device), rng).items():
+                for name, value in self._loss(_to_device(batch, self.device), rng).items():
                     sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(self.val_batches)
         finally:
             self.model.load_state_dict(kept)
@@ -171,18 +174,9 @@ class Trainer:
         self.batches.load_state_dict(position["batches"])
         self.step, self.samples, self.seconds = position["step"], position["samples"], position["seconds"]
 
-    def _loss(self, network: nn.Module, batch: Any, rng: torch.Generator) -> dict[str, Tensor]:
+    def _loss(self, batch: Any, rng: torch.Generator) -> dict[str, Tensor]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
-            return self.objective.loss(network, batch, rng)
-
-    def _wrap(self, model: nn.Module) -> nn.Module:
-        if self.config.compile and isinstance(model, Compilable):
-            model.compile_layers()
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            if not dist.is_initialized():
-                dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
-            return nn.parallel.DistributedDataParallel(model)
-        return model
+            return self.objective.loss(self.model, batch, rng)
 
     def _log(self, values: dict[str, float]) -> None:
         if self.rank != 0:

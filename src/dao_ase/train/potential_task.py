@@ -22,6 +22,7 @@ from dao_ase.train.config import TrainConfig
 from dao_ase.train.labelled import LabelledBatches, LabelledCrystals, NeighborCache, fit_references
 from dao_ase.train.loop import Trainer
 from dao_ase.train.potential_objective import PotentialObjective
+from dao_ase.train.together import rank, world_size
 
 HELD_OUT_FORMULAS = ("CsV3Sb5", "Zr4Rh2O", "Zr4Pd2O", "Cr3Os")
 """The superconductors of the paper: never trained on."""
@@ -145,7 +146,9 @@ def build_potential_trainer(config: TrainConfig, folder: str | Path, device: str
     return Trainer(
         model,
         PotentialObjective(**config.objective),
-        LabelledBatches(data.train, train, repeats=data.repeats, seed=config.seed, **batches),
+        LabelledBatches(
+            data.train, train, repeats=data.repeats, seed=config.seed, rank=rank(), processes=world_size(), **batches
+        ),
         config,
         folder,
         header=model.header() | {"excluded": data.excluded},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -24,6 +23,7 @@ from dao_ase.train.kinds import kind_batches
 from dao_ase.train.loop import Trainer
 from dao_ase.train.potential_task import build_potential_trainer
 from dao_ase.train.stabilising import HullBatches, StabilityObjective
+from dao_ase.train.together import rank
 
 VAL_BATCHES = 12
 """Batches on which validation losses are averaged."""
@@ -42,7 +42,7 @@ def _generation(config: TrainConfig, folder: str | Path, device: str, options: d
     denoiser = Denoiser(_denoiser_config(config))
     store = CrystalStore.open(config.data)
     source = kind_batches if denoiser.config.kinds else BucketedBatches
-    batches = source(store, seed=config.seed, rank=int(os.environ.get("RANK", 0)), **config.batches)
+    batches = source(store, seed=config.seed, rank=rank(), **config.batches)
     if config.initial:
         tensors = checkpoint.load(config.initial)[0]
         if denoiser.config.kinds:  # weights that were trained without kinds take all for stable, until they learn
@@ -71,7 +71,7 @@ def _stability(config: TrainConfig, folder: str | Path, device: str, options: di
     of an earlier stability model."""
     model = StabilityModel(_denoiser_config(config))
     store = CrystalStore.open(config.data)
-    batches = HullBatches(store, seed=config.seed, rank=int(os.environ.get("RANK", 0)), **config.batches)
+    batches = HullBatches(store, seed=config.seed, rank=rank(), **config.batches)
     model.fit_energies(batches.known)
     if config.initial:
         tensors, initial = checkpoint.load(config.initial)
