@@ -50,7 +50,7 @@ def test_atoms_and_shape_relax_at_each_volume():
     ("settings", "reason"),
     [
         ({"points": 4}, "at least 5"),
-        ({"span": 0.7}, "between 0 and 0.5"),
+        ({"span": 0.7}, "less than 0.5"),
         ({"form": "cubic"}, "none of birchmurnaghan"),
         ({"relax_points": "all"}, "none of 'volume'"),
         ({"steps": 1, "fmax": 1e-9}, "could not be relaxed first: not converged"),

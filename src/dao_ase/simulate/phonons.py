@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from dao_ase.convert import right_handed
 from dao_ase.crystals import Crystals
 from dao_ase.derivatives import predict_crystals
 from dao_ase.lattice import plane_distances
+from dao_ase.memory import refuse_too_large
 from dao_ase.potential import Potential
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ IMAGINARY = -0.1
 """THz; modes below it are called imaginary. Acoustic modes at Γ miss zero by less."""
 SYMPREC = 1e-3
 """Å by which atoms may miss their symmetric places."""
+FORCE_CONSTANT_BYTES = 9 * 8
+"""Of each pair of atoms in the supercell, as phonopy keeps them."""
 WAVENUMBER = 33.35641
 """1 THz in cm⁻¹."""
 
@@ -115,6 +119,8 @@ def phonons(
     repeats = tuple(supercell) if supercell is not None else enough_repeats(crystal, min_length)
     if len(repeats) != 3 or min(repeats) < 1:
         raise ValueError(f"the supercell {list(repeats)} is not three positive whole numbers")
+    size = prod((*repeats, len(crystal.atomic_numbers)))
+    refuse_too_large(FORCE_CONSTANT_BYTES * size**2, f"the force constants of a supercell of {size} atoms")
     program = _phonopy(crystal, repeats)
     program.generate_displacements(distance=displacement)
     program.forces = _forces(program, model, on_force)
