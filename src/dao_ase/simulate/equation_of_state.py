@@ -99,7 +99,9 @@ def _refuse(crystal: Crystals, span: float, points: int, relax_points: str, form
     if len(crystal) != 1:
         raise ValueError(f"{len(crystal)} crystals; an equation of state is fitted to one at a time")
     if not 0 < span < 0.5:
-        raise ValueError(f"the span is {span:g} ({100 * span:g} % of the volume); give more than 0, less than 0.5 (50 %)")
+        raise ValueError(
+            f"the span is {span:g} ({100 * span:g} % of the volume); give more than 0, less than 0.5 (50 %)"
+        )
     if points < MIN_POINTS:
         raise ValueError(f"{points} points; a fit needs at least {MIN_POINTS}")
     if relax_points not in ("volume", "none", "fixed"):
