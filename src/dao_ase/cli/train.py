@@ -25,7 +25,7 @@ def train(
 ) -> None:
     """Train the models that CONFIGS (TOML) describe, one after the other, or continue where the last call stopped.
 
-    Several GPUs: torchrun --nproc-per-node 4 -m dao_ase.cli train CONFIG
+    Several GPUs, or cores: torchrun --nproc-per-node 4 -m dao_ase.cli train CONFIG --threads 1
     """
     import torch
 
