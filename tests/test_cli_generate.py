@@ -131,6 +131,13 @@ def test_a_folder_of_another_program_is_refused(tmp_path, weights, text):
     assert (tmp_path / "summary.json").read_text() == text
 
 
+def test_the_folder_of_a_screening_is_refused(tmp_path, weights):
+    (tmp_path / "screen.json").write_text("{}")
+    result = run("generate", "NaCl", "-n", "1", "-o", str(tmp_path), "--weights", weights)
+    assert result.exit_code == 1 and "holds a screening" in result.output
+    assert [file.name for file in tmp_path.iterdir()] == ["screen.json"]
+
+
 def test_structures_of_another_program_are_not_overwritten(tmp_path, weights):
     (tmp_path / "structures.extxyz").write_text("mine")
     result = run("generate", "NaCl", "-n", "1", "-o", str(tmp_path), "--weights", weights)

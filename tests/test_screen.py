@@ -109,6 +109,13 @@ def test_a_folder_of_an_earlier_version_is_read_but_not_continued(tmp_path, quic
     assert [line.composition for line in open_screen(tmp_path).done()] == ["NaCl"]
 
 
+def test_a_folder_of_generated_structures_is_refused(tmp_path, quick_screen):
+    (tmp_path / "summary.json").write_text('{"structures": []}')
+    with pytest.raises(ValueError, match="holds structures of dao-ase generate; give another folder"):
+        quick_screen(["NaCl"])
+    assert not (tmp_path / "screen.json").exists()
+
+
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [

@@ -72,6 +72,7 @@ def generate(
 
     from dao_ase.cells import seed_of
     from dao_ase.cli.inputs import parse_formula_units
+    from dao_ase.database import SETTINGS
     from dao_ase.generator import DAOGenerator
     from dao_ase.runs import RunWriter
 
@@ -85,6 +86,8 @@ def generate(
             generator.cells(formula, number, units, max_atoms)
         generator.guide(guidance)
         seed_of(seed)
+        if (output / SETTINGS).exists():
+            raise ValueError(f"{output} holds a screening of dao-ase screen; give another folder")
         how: dict[str, Any] = {"formula_units": units, "seed": seed, "max_atoms": max_atoms, "guidance": guidance}
         finish = {"relax": relax, "rank": rank != "none" and rank, "deduplicate": deduplicate, "symmetrize": symmetrize}
         with RunWriter(output) as run:

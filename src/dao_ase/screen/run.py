@@ -22,6 +22,7 @@ from dao_ase import __version__
 from dao_ase.composition import Composition
 from dao_ase.database import DATABASE, POSTGRESQL, SETTINGS, Outcome, ScreenDatabase, now, without_password
 from dao_ase.phase_diagram import Phase
+from dao_ase.runs import SUMMARY
 from dao_ase.screen.work import ScreenSettings, Shard, run_name, screen_shard
 from dao_ase.screen.workers import Workers, worker_died, workers
 from dao_ase.whole_files import write_json
@@ -188,6 +189,8 @@ def _opened(folder: Path, settings: ScreenSettings, phases: Sequence[Phase], dat
             )
         if said["database"] != without_password(location):
             raise ValueError(f"{folder} writes to {said['database']}, not to {without_password(location)}")
+    elif (folder / SUMMARY).is_file():
+        raise ValueError(f"{folder} holds structures of dao-ase generate; give another folder")
     store = ScreenDatabase(location if location.startswith(POSTGRESQL) else folder / location, run)
     if not path.is_file():  # only now: a database that cannot be opened shall not be the folder's for good
         write_json(path, {
