@@ -1,14 +1,16 @@
 """Hulls of chemical systems against pymatgen, and the files that phases come from."""
 
 import pytest
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from click.testing import CliRunner
 from monty.serialization import dumpfn
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition, Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedEntry
 
+from dao_ase.cli import main
 from dao_ase.database import Outcome, ScreenDatabase
 from dao_ase.hull_plot import plot_hull
 from dao_ase.phase_diagram import Hull, Phase, missing_elements, phases_of, read_phases, systems_of
@@ -101,6 +103,21 @@ def test_files_that_are_no_entries_are_named(tmp_path):
         read_phases([tmp_path / "cut.json"])
     with pytest.raises(ValueError, match="'Xx' is not the symbol"):
         Hull(["Na", "Xx"], ELEMENTS)
+
+
+def test_a_file_of_molecules_is_named(tmp_path):
+    write(tmp_path / "water.xyz", molecule("H2O"))
+    with pytest.raises(ValueError, match=r"water\.xyz: the cell .* has no volume"):
+        read_phases([tmp_path / "water.xyz"])
+
+
+def test_candidates_without_an_energy_are_counted(tmp_path):
+    properties = ({"energy_per_atom": -1.3}, {})
+    with RunWriter(tmp_path / "run") as run:
+        run.write([Structure(Lattice.cubic(3), ["Na"], [[0, 0, 0]], properties=one) for one in properties])
+    done = CliRunner().invoke(main, ["hull", f"{tmp_path}/run"])
+    assert done.exit_code == 0 and "run: 1 of 2 structures are left out, they have no energy" in done.stderr
+    assert "*Na" in done.stdout
 
 
 def test_candidates_are_structures_with_an_energy():

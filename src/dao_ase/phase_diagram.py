@@ -208,12 +208,16 @@ def _from_structures(path: Path, recompute: bool) -> list[Phase]:
     except Exception as error:  # ASE's readers raise whatever their format's parser raises
         raise ValueError(f"{path}: not a structure file that ASE reads: {error or type(error).__name__}") from error
     energies = [None if recompute or one.calc is None else one.calc.results.get("energy") for one in frames]
+    try:
+        structures = [structure_from_atoms(atoms) for atoms in frames]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     known = [
-        Phase(_formula(structure_from_atoms(atoms)), energy / len(atoms), path.name)
-        for atoms, energy in zip(frames, energies, strict=True)
+        Phase(_formula(one), energy / len(one), path.name)
+        for one, energy in zip(structures, energies, strict=True)
         if energy is not None
     ]
-    bare = [structure_from_atoms(atoms) for atoms, energy in zip(frames, energies, strict=True) if energy is None]
+    bare = [one for one, energy in zip(structures, energies, strict=True) if energy is None]
     return known + _relaxed(bare, path.name)
 
 

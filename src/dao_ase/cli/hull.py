@@ -31,14 +31,13 @@ def hull(
     CANDIDATES are folders of `dao-ase screen` or `dao-ase generate`; they count as phases, as the references do. Each
     element needs a phase: among the references, or screened like any composition.
     """
-    from dao_ase.gallery import read_run
     from dao_ase.hull_plot import plot_hull
-    from dao_ase.phase_diagram import Hull, phases_of, read_phases
+    from dao_ase.phase_diagram import Hull, read_phases
 
     if not candidates and not references:
         raise click.UsageError("name at least one folder of candidates, or --references")
     try:
-        phases = [phase for run in candidates for phase in phases_of(read_run(run), run.name)]
+        phases = [phase for run in candidates for phase in _candidates(run)]
         phases += read_phases(references, recompute)
         found = Hull(_system(system, phases), phases)
         rows = found.ordered()
@@ -52,6 +51,22 @@ def hull(
         click.echo(_table(found, rows))
         if plot is not None:
             click.echo(plot)
+
+
+def _candidates(run: Path) -> list[Phase]:
+    """The phases of a folder; what has no energy is counted."""
+    from dao_ase.gallery import read_run
+    from dao_ase.phase_diagram import phases_of
+
+    structures = read_run(run)
+    phases = phases_of(structures, run.name)
+    if len(phases) < len(structures):
+        click.echo(
+            f"{run}: {len(structures) - len(phases)} of {len(structures)} structures are left out, they have no energy; "
+            "generate --rank energy gives them one",
+            err=True,
+        )
+    return phases
 
 
 def _system(asked: str | None, phases: list[Phase]) -> list[str]:
