@@ -1,6 +1,7 @@
 """``dao-ase generate`` and ``evaluate``: files, order, refusals, interruption, resuming."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -86,9 +87,10 @@ def test_what_is_done_survives_an_interruption(tmp_path, weights, monkeypatch):
     assert len(read(tmp_path / "structures.extxyz", index=":")) == 2
 
 
-def test_what_is_sampled_survives_an_interruption_of_the_relaxation(tmp_path, weights, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_sampled_survives_an_interruption_of_the_relaxation(tmp_path, weights, monkeypatch, number):
     def interrupted(structures, **options):
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr("dao_ase.rank.relax_structures", interrupted)
     result = run("generate", "NaCl", "FeO", "-n", "2", "--relax", "-o", str(tmp_path), "--weights", weights)

@@ -1,6 +1,7 @@
 """dao-ase relax and dao-ase energy, as a newcomer calls them."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -159,17 +160,20 @@ def test_what_stands_beside_the_atoms_stays_with_them(folder):
     assert out.info["material"] == "mp-22862" and out.info["file"] == str(folder / "in.traj")
 
 
-def test_an_interrupted_batch_keeps_what_it_has(folder, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_batch_keeps_what_it_has(folder, monkeypatch, number):
     real, calls = relaxation.Rows.evaluate, []
 
     def stopping(rows, crystals):
         calls.append(len(crystals))
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
         return real(rows, crystals)
 
     monkeypatch.setattr(relaxation.Rows, "evaluate", stopping)
+    before = signal.getsignal(signal.SIGTERM)
     done = run(folder, "relax", folder / "two.extxyz", "--fmax", "1e-9", "-o", folder / "out", "--json")
+    assert signal.getsignal(signal.SIGTERM) is before
     assert done.exit_code == 1
     assert done.stderr.endswith("interrupted\n")
     rows = json.loads(done.stdout)

@@ -66,12 +66,13 @@ def generate(
     """Predict crystal structures of FORMULAS ("CsV3Sb5", "Zr16Rh8O4") and write them, likeliest first.
 
     A formula is taken as the content of the cell. Runs with many structures are written as they are made, a thousand at a
-    time, each thousand ranked for itself; Ctrl-C keeps what is done.
+    time, each thousand ranked for itself; Ctrl-C and SIGTERM keep what is done.
     """
     import json
 
     from dao_ase.cells import seed_of
     from dao_ase.cli.inputs import parse_formula_units
+    from dao_ase.cli.stopping import sigterm_as_ctrl_c
     from dao_ase.database import SETTINGS
     from dao_ase.generator import DAOGenerator
     from dao_ase.runs import RunWriter
@@ -90,7 +91,7 @@ def generate(
             raise ValueError(f"{output} holds a screening of dao-ase screen; give another folder")
         how: dict[str, Any] = {"formula_units": units, "seed": seed, "max_atoms": max_atoms, "guidance": guidance}
         finish = {"relax": relax, "rank": rank != "none" and rank, "deduplicate": deduplicate, "symmetrize": symmetrize}
-        with RunWriter(output) as run:
+        with sigterm_as_ctrl_c(), RunWriter(output) as run:
             together = max(1, RANKED // number)
             for first in range(0, len(wanted), together):
                 made = generator.numbered(wanted[first : first + together], number, **how, progress=True)

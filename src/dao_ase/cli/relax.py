@@ -46,11 +46,13 @@ def relax(
 ) -> None:  # fmt: skip
     """Relax the crystals in FILES (CIF, POSCAR, anything ASE reads) together, and report what changed.
 
-    The exit code is 1 when a crystal did not converge or could not be read. After Ctrl-C the results are those until then.
+    The exit code is 1 when a crystal did not converge or could not be read. After Ctrl-C or SIGTERM the
+    results are those until then.
     """
     from dao_ase import relax as relaxation
     from dao_ase.calculator import load_potential, usable_device
     from dao_ase.cli.inputs import as_crystals, read_structures, refuse_unwritable, write_structures
+    from dao_ase.cli.stopping import sigterm_as_ctrl_c
     from dao_ase.crystals import Crystals
 
     if traj is not None:
@@ -73,11 +75,12 @@ def relax(
         click.echo(f"{inputs[index].name}: {result.reason}", err=True)
 
     try:
-        relaxation.relax(
-            Crystals.concatenate(crystals), load_potential(model, usable_device(device), dtype), fmax=fmax, steps=steps,
-            pressure=pressure, cell=cell, keep_symmetry=keep_symmetry, record=traj is not None,  # type: ignore[arg-type]
-            on_done=on_done,
-        )  # fmt: skip
+        potential = load_potential(model, usable_device(device), dtype)
+        with sigterm_as_ctrl_c():
+            relaxation.relax(
+                Crystals.concatenate(crystals), potential, fmax=fmax, steps=steps, pressure=pressure, cell=cell,  # type: ignore[arg-type]
+                keep_symmetry=keep_symmetry, record=traj is not None, on_done=on_done,
+            )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
