@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
 from pymatgen.core import Composition as PymatgenComposition
 from pymatgen.core import Lattice, Structure
 
@@ -39,8 +40,9 @@ SALT = Structure(Lattice.cubic(3.5), ["Na+", "Cl-"], [[0, 0, 0], [0.5, 0.5, 0.5]
         (PymatgenComposition("NaCl"), 1),
         (PymatgenComposition({"Fe2+": 1, "Fe3+": 2, "O2-": 4}), 1),
         (SALT, 1),
+        (bulk("NaCl", "rocksalt", a=5.6), 1),
         (["NaCl", "FeO"], 2),
-        (("NaCl", SALT, {"Fe": 1}), 3),
+        (("NaCl", SALT, {"Fe": 1}, bulk("Fe")), 4),
         (np.array(["NaCl", "FeO"]), 2),
         (iter(["NaCl", "FeO"]), 2),
     ],

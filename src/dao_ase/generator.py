@@ -126,10 +126,11 @@ class DAOGenerator(CellSampler, MSONable):
     ) -> list[Structure]:
         """``n`` structures for each composition, the likeliest first.
 
-        ``composition`` is a formula, a mapping, a pymatgen Composition or Structure (of which only the content counts), or
-        several of these (the results then follow one another in their order). The formula is taken as the content of the
-        cell ("Zr16Rh8O4" has 28 atoms) times ``formula_units``: one number, a list among which the samples are shared out,
-        or "auto" for what the training crystals show for such formulas, in cells up to ``max_atoms``.
+        ``composition`` is a formula, a mapping, a pymatgen Composition, a Structure or ASE's Atoms (of which only the
+        content counts), or several of these (the results then follow one another in their order). The formula is taken as
+        the content of the cell ("Zr16Rh8O4" has 28 atoms) times ``formula_units``: one number, a list among which the
+        samples are shared out, or "auto" for what the training crystals show for such formulas, in cells up to
+        ``max_atoms``.
 
         ``guidance`` steers the samples towards what DAO-P holds for stable, while they are drawn: 0 is off, 1 the
         theory's strength, 5 what was measured. ``relax`` relaxes atoms and cell with DAO-P. ``rank`` sorts by DAO-P's
@@ -264,14 +265,21 @@ def _ranks(cells: Sequence[Composition]) -> Iterator[range]:
 
 
 def _as_list(composition: Any) -> list[Any]:
-    """Several compositions as a list, a single one as a list of one; a pymatgen structure stands for its content."""
-    one = getattr(composition, "composition", composition)
+    """Several compositions as a list, a single one as a list of one; a structure stands for its content."""
+    one = _content(composition)
     if isinstance(one, str | bytes | Mapping | Composition) or not isinstance(one, Iterable):
         return [one]
-    several = [getattr(each, "composition", each) for each in one]
+    several = [_content(each) for each in one]
     if not several:
         raise ValueError("the list of compositions is empty")
     return several
+
+
+def _content(composition: Any) -> Any:
+    """What is in the cell of a Structure of pymatgen's or of ASE's Atoms; anything else as it is."""
+    if hasattr(composition, "get_chemical_formula"):
+        return composition.symbols.formula.count()
+    return getattr(composition, "composition", composition)
 
 
 def _bar(progress: bool, total: int) -> Any:
