@@ -131,3 +131,13 @@ def test_another_run_is_not_continued(tmp_path):
     (tmp_path / "c.traj").write_text("no trajectory")
     with pytest.raises(ValueError, match="delete it to begin anew"):
         run(tmp_path / "c.traj", 10)
+
+
+@pytest.mark.parametrize("share", [0.999, 0.9, 0.5, 0.1, 0.01])
+def test_a_file_that_was_cut_is_named(tmp_path, share):
+    path = tmp_path / "a.traj"
+    run(path, 30)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=r"a\.traj is no trajectory that can be continued .* delete it to begin anew"):
+        run(path, 40)

@@ -192,14 +192,14 @@ def _draw_momenta(masses: NDArray[np.float64], settings: DynamicsSettings) -> ND
 def _resume(path: Path, atoms: Atoms, settings: DynamicsSettings) -> tuple[Atoms, int]:
     """The last frame of a trajectory and its place, if it is of the same run."""
     try:
-        opened = Trajectory(path)
-    except OSError as error:
+        with Trajectory(path) as file:
+            description, ends, place = file.description, [file[end] for end in (0, -1) if len(file)], len(file) - 1
+    except (OSError, ValueError, LookupError) as error:  # another file, or one that was cut
         raise ValueError(f"{path} is no trajectory that can be continued ({error}); delete it to begin anew") from error
-    with opened as file:
-        known = _settings_of(path, file.description)
-        if not len(file):
-            raise ValueError(f"{path} holds no frame; delete it to begin anew")
-        first, last, place = file[0], file[-1], len(file) - 1
+    known = _settings_of(path, description)
+    if not ends:
+        raise ValueError(f"{path} holds no frame; delete it to begin anew")
+    first, last = ends
     changed = [name for name, value in asdict(settings).items() if value != getattr(known, name)]
     if changed:
         raise ValueError(
