@@ -109,6 +109,14 @@ def test_a_folder_of_an_earlier_version_is_read_but_not_continued(tmp_path, quic
     assert [line.composition for line in open_screen(tmp_path).done()] == ["NaCl"]
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_settings_of_another_program_are_named(tmp_path, quick_screen, text):
+    (tmp_path / "screen.json").write_text(text)
+    for use in (lambda: quick_screen(["NaCl"]), lambda: open_screen(tmp_path)):
+        with pytest.raises(ValueError, match=r"screen\.json' is of no run of dao-ase screen .* give another folder"):
+            use()
+
+
 def test_a_folder_of_generated_structures_is_refused(tmp_path, quick_screen):
     (tmp_path / "summary.json").write_text('{"structures": []}')
     with pytest.raises(ValueError, match="holds structures of dao-ase generate; give another folder"):

@@ -140,9 +140,21 @@ def open_screen(folder: str | Path, database: str | None = None) -> ScreenDataba
     path = Path(folder) / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no {SETTINGS}; give the folder of 'dao-ase screen ... -o FOLDER'")
-    said = json.loads(path.read_text(encoding="utf-8"))
+    said = read_settings(path)
     location = database or said["database"]
     return ScreenDatabase(location if location.startswith(POSTGRESQL) else Path(folder) / location, said["run"])
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What the settings file of a screening says: its ``run``, ``database`` and ``settings`` at least."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        if {"run", "database", "settings"} <= said.keys():
+            return said
+        reason = "it names no run"
+    except (ValueError, AttributeError) as error:
+        reason = str(error)
+    raise ValueError(f"{str(path)!r} is of no run of dao-ase screen ({reason}); give another folder")
 
 
 def structure_of(row: Any) -> Structure:

@@ -20,7 +20,16 @@ from typing import Any
 
 from dao_ase import __version__
 from dao_ase.composition import Composition
-from dao_ase.database import DATABASE, POSTGRESQL, SETTINGS, Outcome, ScreenDatabase, now, without_password
+from dao_ase.database import (
+    DATABASE,
+    POSTGRESQL,
+    SETTINGS,
+    Outcome,
+    ScreenDatabase,
+    now,
+    read_settings,
+    without_password,
+)
 from dao_ase.phase_diagram import Phase
 from dao_ase.runs import SUMMARY
 from dao_ase.screen.work import ScreenSettings, Shard, run_name, screen_shard
@@ -174,7 +183,7 @@ def _opened(folder: Path, settings: ScreenSettings, phases: Sequence[Phase], dat
         raise ValueError(f"{location!r} is no postgresql://...; give such a URL, or the name of an SQLite file")
     path = folder / SETTINGS
     if path.is_file():
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = read_settings(path)
         if said["run"] != run:
             now_asked = json.loads(json.dumps(asdict(settings)))
             if unknown := [name for name in now_asked if name not in said["settings"]]:
