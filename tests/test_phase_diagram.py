@@ -83,7 +83,7 @@ def test_folders_of_runs_are_references(tmp_path):
             [Structure(Lattice.cubic(3.5), ["Na", "Cl"], [[0] * 3, [0.5] * 3], properties={"energy_per_atom": -3.3})]
         )
     (tmp_path / "screened").mkdir()
-    (tmp_path / "screened" / "screen.json").write_text('{"run": "test", "database": "screen.db", "settings": {}}')
+    (tmp_path / "screened" / "screen.json").write_text('{"run": "test", "database": "screen.db"}')
     potassium = bulk("K", "bcc", a=5.3)
     potassium.info = {"rank": 1, "energy_per_atom": -1.1}
     rows = [Outcome("K", [potassium]), Outcome("Xx", error="no element")]

@@ -146,11 +146,11 @@ def open_screen(folder: str | Path, database: str | None = None) -> ScreenDataba
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """What the settings file of a screening says: its ``run``, ``database`` and ``settings`` at least."""
+    """What the settings file of a screening says: its ``run``, its ``database`` and its ``settings``."""
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-        if {"run", "database", "settings"} <= said.keys():
-            return said
+        if {"run", "database"} <= said.keys():
+            return {"settings": {}, **said}
         reason = "it names no run"
     except (ValueError, AttributeError) as error:
         reason = str(error)
