@@ -89,6 +89,8 @@ def test_what_is_done_survives_an_interruption(tmp_path, weights, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_is_sampled_survives_an_interruption_of_the_relaxation(tmp_path, weights, monkeypatch, number):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
+
     def interrupted(structures, **options):
         signal.raise_signal(number)
 

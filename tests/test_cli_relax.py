@@ -162,6 +162,7 @@ def test_what_stands_beside_the_atoms_stays_with_them(folder):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_batch_keeps_what_it_has(folder, monkeypatch, number):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
     real, calls = relaxation.Rows.evaluate, []
 
     def stopping(rows, crystals):

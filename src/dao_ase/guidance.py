@@ -26,7 +26,7 @@ from torch import Tensor
 from dao_ase.clean_energy import CleanEnergy
 from dao_ase.processes import Diffusion, Flow, Geometry, Predict
 
-STRONGEST = 1000.0
+STRONGEST = 1e6
 """The largest scale s: beyond it nothing decides but the bounds on what one step may move."""
 
 
