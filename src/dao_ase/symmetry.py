@@ -61,6 +61,24 @@ def space_group(lattice: NDArray, frac_coords: NDArray, atomic_numbers: NDArray,
     return found if found is not None else "P1 (1)"
 
 
+def space_group_number(lattice: NDArray, frac_coords: NDArray, atomic_numbers: NDArray, tolerance: float = 0.01) -> int:
+    """The number of the space group, 1 where none is found."""
+    import spglib
+
+    found: Any = _quiet(spglib.get_symmetry_dataset, (lattice, frac_coords, atomic_numbers), symprec=tolerance)
+    return int(found.number) if found is not None else 1
+
+
+def standard_primitive(
+    lattice: NDArray, frac_coords: NDArray, atomic_numbers: NDArray, tolerance: float = 0.01
+) -> tuple[NDArray, NDArray, NDArray]:
+    """The primitive cell, whose axes lie in those of the conventional one, and its atoms; as it was where none is found."""
+    import spglib
+
+    found: Any = _quiet(spglib.standardize_cell, (lattice, frac_coords, atomic_numbers), True, symprec=tolerance)
+    return found if found is not None else (lattice, frac_coords, atomic_numbers)
+
+
 def _quiet(function: Any, *arguments: Any, **settings: Any) -> Any:
     """spglib without its deprecation warnings, and with None for a failure, whichever way it reports one."""
     with warnings.catch_warnings():

@@ -7,13 +7,13 @@ import pytest
 import torch
 from pymatgen.core import Lattice, Structure
 
+from crystals import rock_salt, write_npz
 from dao_ase.composition import reduced_key
 from dao_ase.data.build import BuildRules, build
 from dao_ase.data.sources import open_source
 from dao_ase.train.at_rest import crystals_at_rest
 from dao_ase.train.labelled import LabelledBatches, NeighborCache
 from dao_ase.train.potential_objective import PotentialObjective
-from data.crystals import rock_salt, write_npz
 from named import random_potential
 
 SALTS = {

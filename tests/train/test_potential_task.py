@@ -141,3 +141,24 @@ def test_held_out_frames_stay_out():
     assert len(data.val_dft) == len(data.val_dft_subset) > 300
     assert len(data.train) + len(data.val_labels) + len(data.val_dft) > 22_000
     assert np.isnan(data.val_dft.energy).all()
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the reference data sets beside the checkout")
+def test_strained_solids_are_dft_frames_of_their_own(tmp_path):
+    number = np.arange(3, 53)  # a crystal of two kinds of atoms for each element, of which some are held out
+    count = len(number)
+    np.savez(
+        tmp_path / "stiffness.npz",
+        n_atoms=np.full(count, 2),
+        numbers=np.stack([number, number[::-1]], 1).ravel(),
+        frac_coords=np.tile([[0, 0, 0], [0.5, 0.5, 0.5]], (count, 1)),
+        lattice=np.tile(4 * np.eye(3), (count, 1, 1)),
+        energy_per_atom=np.full(count, np.nan),
+        forces=np.zeros((2 * count, 3)),
+        stress=np.zeros((count, 3, 3)),
+    )
+    without, data = load_potential_data(SHARED), load_potential_data(SHARED, stiffness=tmp_path / "stiffness.npz")
+    held = (data.val_dft_subset == "stiffness").sum()
+    assert 0 < held < count and len(data.val_dft) - len(without.val_dft) == held
+    assert len(data.train) - len(without.train) == count - held
+    assert (data.repeats[len(without.train) :] == 10).all(), "they come last, so that pairs that were found before stay"

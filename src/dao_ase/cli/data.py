@@ -152,6 +152,48 @@ def label(
 
 @data.command()
 @click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npz file.")
+@click.option("--max-atoms", type=click.IntRange(1), default=2, show_default=True, help="Leave out larger cells.")
+@click.option("--max-crystals", type=click.IntRange(1), help="Take only so many, cubic ones first.")
+@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Folder of what pw.x finished.")
+@click.option("--pseudo-dir", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--cores", type=click.IntRange(1), default=1, show_default=True, help="MPI ranks of pw.x.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def stiffness(
+    store: Path,
+    output: Path,
+    max_atoms: int,
+    max_crystals: int | None,
+    keep: Path | None,
+    pseudo_dir: tuple[Path, ...],
+    cores: int,
+    as_json: bool,
+) -> None:
+    """Strain the simplest crystals of STORE a little and label them with forces and stresses of pw.x; resumes.
+
+    Norm-conserving pseudopotentials of PBE are needed (--pseudo-dir, or ESPRESSO_PSEUDO).
+    """
+    from dao_ase.data.store import CrystalStore
+    from dao_ase.espresso.errors import EspressoError
+    from dao_ase.espresso.running import Machine
+    from dao_ase.espresso.stiffness import StiffnessRules, label_stiffness
+
+    try:
+        rules = StiffnessRules(max_atoms, max_crystals, machine=Machine(cores, timeout=300.0))
+        folder = keep or output.with_suffix(".calculations")
+        counts = label_stiffness(CrystalStore.open(store), output, folder, rules, pseudo_dirs=pseudo_dir)
+    except (OSError, ValueError, EspressoError) as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(counts))
+        return
+    click.echo(f"{counts['frames']} frames of {counts['crystals']} crystals in {output}, {counts['left out']} left out")
+    if counts["left out"]:
+        click.echo("left out: it may be magnetic, lacks a pseudopotential, or did not converge", err=True)
+
+
+@data.command()
+@click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the new store."
 )

@@ -27,6 +27,8 @@ from dao_ase.train.together import rank, world_size
 HELD_OUT_FORMULAS = ("CsV3Sb5", "Zr4Rh2O", "Zr4Pd2O", "Cr3Os")
 """The superconductors of the paper: never trained on."""
 TEST_FILES = ("mp20_test_a.npz", "mpts52_test_a.npz")
+STIFFNESS = "stiffness"
+"""The subset of DFT frames that ``dao-ase data stiffness`` made."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ def load_potential_data(
     label_repeats: int = 1,
     more_labels: Sequence[str | Path] = (),
     at_rest: str | Path | None = None,
+    stiffness: str | Path | None = None,
+    stiffness_repeats: int = 10,
 ) -> PotentialData:
     """The labels of the reference potential and the DFT frames in ``folder``, split by reduced formula.
 
@@ -55,16 +59,12 @@ def load_potential_data(
     the Materials Project, which depend on the chemistry, so that no shift of the elements brings the two scales together
     (the best one leaves 0.08 eV/atom). ``more_labels`` are files that ``dao-ase data label`` wrote: trained on by the same
     rules, and not validated on, so that runs with and without them can be compared; so are the crystals of the store
-    ``at_rest`` (at_rest.py). A pass takes each label ``label_repeats`` times, each DFT frame ``dft_repeats`` times, and a
-    crystal at rest once.
+    ``at_rest`` (at_rest.py). ``stiffness`` is a file that ``dao-ase data stiffness`` wrote, further DFT frames. A pass takes
+    each label ``label_repeats`` times, each DFT frame ``dft_repeats`` times or ``stiffness_repeats`` times, and a crystal at
+    rest once.
     """
     folder = Path(folder)
-    labels, dft = (
-        LabelledCrystals.load(folder / "pes_chgnet_0.npz"),
-        LabelledCrystals.load(folder / "dft_mattersim_a.npz"),
-    )
-    with np.load(folder / "dft_mattersim_a.npz") as file:
-        subset, identifiers = file["subset"], file["id"]
+    labels = LabelledCrystals.load(folder / "pes_chgnet_0.npz")
     first_file = np.arange(len(labels))
     for path in more_labels:
         labels = labels.join(LabelledCrystals.load(path))
@@ -72,29 +72,25 @@ def load_potential_data(
     if at_rest:
         labels = labels.join(crystals_at_rest(at_rest, [folder / "pes_chgnet_0.npz", *more_labels]))
         repeats = np.pad(repeats, (0, len(labels) - len(repeats)), constant_values=1)
+    dft, subset, dft_test = _dft_frames(folder, stiffness)
     never = {reduced_key(Composition.parse(formula).atomic_numbers) for formula in HELD_OUT_FORMULAS}
-    test_formulas = {key for name in TEST_FILES for key in _formulas(folder / name)}
-    test_ids = _test_ids(folder)
 
     label_formulas, dft_formulas = labels.formulas(), dft.formulas()
     draw_labels, draw_dft = (np.array([_draw(key) for key in keys]) for keys in (label_formulas, dft_formulas))
     dft_val = draw_dft < 0.15
-    unseen = {key for key, held in zip(dft_formulas, dft_val, strict=True) if held}
-    source = [str(name).split("/")[-1] for name in identifiers]
-    parents = ["-".join(name.split("-")[:2]) for name in source]
-    dft_test = np.array([k in test_formulas or p in test_ids for k, p in zip(dft_formulas, parents, strict=True)])
+    unseen = {dft_formulas[k] for k in np.flatnonzero(dft_val & (subset != STIFFNESS))}
     dft_never = np.array([key in never for key in dft_formulas])
     label_never = np.array([key in never for key in label_formulas])
     label_unseen = np.array([key in unseen for key in label_formulas])
 
-    dft = replace(dft, energy=np.full(len(dft), np.nan))
     dft_train = ~(dft_val | dft_test | dft_never)
     label_val = (draw_labels < 0.04) & ~label_never
     label_train = ~(label_val | label_never | label_unseen)
     train = labels.select(np.flatnonzero(label_train)).join(dft.select(np.flatnonzero(dft_train)))
+    dft_repeated = np.where(subset == STIFFNESS, stiffness_repeats, dft_repeats)
     return PotentialData(
         train=train,
-        repeats=np.pad(repeats[label_train], (0, dft_train.sum()), constant_values=dft_repeats),
+        repeats=np.concatenate([repeats[label_train], dft_repeated[dft_train]]),
         val_labels=labels.select(np.intersect1d(np.flatnonzero(label_val), first_file)),
         val_dft=dft.select(np.flatnonzero(dft_val)),
         val_dft_subset=subset[dft_val],
@@ -107,6 +103,27 @@ def load_potential_data(
             "DFT frames of held-out superconductors": int(dft_never.sum()),
         },
     )
+
+
+def _dft_frames(folder: Path, stiffness: str | Path | None) -> tuple[LabelledCrystals, NDArray, NDArray]:
+    """The DFT frames without energies, the subset of each, and whether it is of a crystal of the test sets.
+
+    The frames of a ``stiffness`` file are of none, because they were made from a store that holds none.
+    """
+    dft = LabelledCrystals.load(folder / "dft_mattersim_a.npz")
+    with np.load(folder / "dft_mattersim_a.npz") as file:
+        subset, identifiers = file["subset"], file["id"]
+    test_formulas = {key for name in TEST_FILES for key in _formulas(folder / name)}
+    test_ids = _test_ids(folder)
+    source = [str(name).split("/")[-1] for name in identifiers]
+    parents = ["-".join(name.split("-")[:2]) for name in source]
+    test = np.array([k in test_formulas or p in test_ids for k, p in zip(dft.formulas(), parents, strict=True)])
+    dft = replace(dft, energy=np.full(len(dft), np.nan))
+    if stiffness:
+        strained = LabelledCrystals.load(stiffness)
+        dft, subset = dft.join(strained), np.append(subset, np.full(len(strained), STIFFNESS))
+        test = np.pad(test, (0, len(strained)))
+    return dft, subset, test
 
 
 def _draw(formula: tuple[tuple[int, int], ...]) -> float:
@@ -131,7 +148,7 @@ def build_potential_trainer(config: TrainConfig, folder: str | Path, device: str
     ``slots`` and the settings of `load_potential_data`; ``config.initial`` are weights to start from.
     """
     batches = dict(config.batches)
-    names = ("dft_repeats", "label_repeats", "more_labels", "at_rest")
+    names = ("dft_repeats", "label_repeats", "more_labels", "at_rest", "stiffness", "stiffness_repeats")
     sources = {name: batches.pop(name) for name in names if name in batches}
     data = load_potential_data(config.data, **sources)
     model = Potential(PotentialConfig(**{name: value for name, value in config.model.items() if name != "preset"}))

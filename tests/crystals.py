@@ -1,4 +1,4 @@
-"""Small sets of crystals for the tests of the data layer, in the formats in which sources come."""
+"""Small sets of crystals for the tests, in the formats in which sources come."""
 
 import csv
 from pathlib import Path
@@ -10,7 +10,7 @@ from pymatgen.io.cif import CifWriter
 
 from dao_ase.data.records import Record
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the reference data are not in {SHARED}")
 
 

@@ -1,0 +1,205 @@
+"""Labels by pw.x that say how stiff simple crystals are: small strains and displacements that keep most of the symmetry.
+
+What a potential learns from another one is as soft as its teacher. Crystals of one or two atoms are cheap enough for DFT
+itself: each is compressed and stretched, strained along the axes of its conventional cell, and one atom is moved out of
+its place, in an element from cell to cell. Only forces and stresses are kept, the latter relative to that of the cell at
+rest, so that neither the volume nor the energy of another functional or pseudopotential enters.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dao_ase.convert import to_atoms
+from dao_ase.data.store import CrystalStore
+from dao_ase.espresso.calculation import Calculation
+from dao_ase.espresso.errors import EspressoError
+from dao_ase.espresso.presets import Preset, load_preset
+from dao_ase.espresso.pseudopotentials import directories, find
+from dao_ase.espresso.running import Machine, run
+from dao_ase.symmetry import space_group_number, standard_primitive
+from dao_ase.whole_files import replacing
+
+logger = logging.getLogger(__name__)
+
+VOLUMES = (-0.015, 0.015)
+"""Linear strains in all directions."""
+STRETCH, SHEAR = 0.015, 0.02
+"""Strain along z; engineering strain of y against z."""
+STEP = 0.08
+"""Å by which an atom is moved along z."""
+KIND = 3
+"""How these frames are marked beside those of `dao_ase.data.label`."""
+FORMATION_ENERGIES = ("formation_energy_per_atom", "ef_mp_legacy")
+"""Labels of a store (eV/atom) that tell whether a crystal forms."""
+CUBIC = 195
+"""The first cubic space group."""
+NON_METALS = frozenset("H B C N O F Si P S Cl Ge As Se Br Sb Te I".split())
+SIMPLE_METALS = frozenset("Li Be Na Mg Al K Ca Zn Ga Rb Sr In Cs Ba".split())
+"""With a non-metal they make what needs few k-points."""
+HARD = 80.0
+SOFT = {"Al": 40, "Si": 40, "P": 44, "Rb": 44, "Ba": 44, "S": 50, "Cl": 54, "Hf": 54, "Ta": 54, "Cs": 54, "Zr": 60,
+        "Ca": 60, "Sr": 60, "In": 64, "Sn": 64, "Y": 64}  # fmt: skip
+"""Cutoffs (Ry) of norm-conserving pseudopotentials: those of elements that need less than ``HARD``."""
+
+
+@dataclass(frozen=True)
+class StiffnessRules:
+    """Which crystals are taken, and how pw.x is run: without spin, so not for elements that may carry moments.
+
+    Spacings of k-points in 1/Å with the factor 2π, formation energy in eV/atom.
+    """
+
+    max_atoms: int = 2
+    max_crystals: int | None = None
+    max_formation_energy: float = 0.05
+    seed: int = 0
+    kspacing_insulator: float = 0.5
+    kspacing_metal: float = 0.35
+    preset: Preset = field(default_factory=lambda: replace(load_preset("standard"), spin=False, conv_thr=1e-7))
+    machine: Machine = field(default_factory=lambda: Machine(timeout=300.0))
+
+    def calculation(self, frame: Atoms, rest: Atoms, pseudo_dirs: Sequence[Path]) -> Calculation:
+        """What pw.x is asked of a frame: with the k-points of the cell at rest, unless it was doubled."""
+        elements = set(frame.get_chemical_symbols())
+        spacing = self.kspacing_insulator if is_insulator(frame) else self.kspacing_metal
+        preset = replace(self.preset, kspacing=spacing)
+        cutoff = max(SOFT.get(element, HARD) for element in elements)
+        grid = preset.grid((rest if len(frame) == len(rest) else frame).cell.array)
+        return Calculation(frame, "scf", preset, find(elements, pseudo_dirs), {"ecutwfc": cutoff}, grid)
+
+
+class StrainedFrame(NamedTuple):
+    """A frame with forces (eV/Å) and stress (eV/Å³, ASE's sign)."""
+
+    atoms: Atoms
+    forces: NDArray[np.float64]
+    stress: NDArray[np.float64]
+
+
+def is_insulator(atoms: Atoms) -> bool:
+    """Whether few k-points will do, by the elements: a non-metal, alone or with simple metals."""
+    elements = set(atoms.get_chemical_symbols())
+    return bool(elements & NON_METALS) and elements <= NON_METALS | SIMPLE_METALS
+
+
+def strained_frames(atoms: Atoms) -> list[Atoms]:
+    """The primitive cell in the axes of its conventional one, at rest first, then strained, then with an atom moved."""
+    cell, coords, numbers = standard_primitive(atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+    rest = Atoms(numbers, cell=cell, scaled_positions=coords, pbc=True)
+    stretched, sheared = np.eye(3), np.eye(3)
+    stretched[2, 2] += STRETCH
+    sheared[1, 2] = sheared[2, 1] = SHEAR / 2
+    frames = [rest]
+    for strain in (*(np.eye(3) * (1 + volume) for volume in VOLUMES), stretched, sheared):
+        frames.append(rest.copy())
+        frames[-1].set_cell(rest.cell.array @ strain, scale_atoms=True)
+    moved = rest.repeat((1, 1, 2)) if len(rest) == 1 else rest.copy()
+    moved.positions[-1, 2] += STEP
+    return [*frames, moved]
+
+
+def label_stiffness(
+    store: CrystalStore,
+    output: str | Path,
+    folder: str | Path,
+    rules: StiffnessRules | None = None,
+    *,
+    pseudo_dirs: Sequence[Path] = (),
+    progress: bool = True,
+) -> dict[str, int]:
+    """Labels strained frames of a store's smallest crystals by pw.x and writes one npz file; counts of what came of it.
+
+    Calculations are kept in ``folder`` and never repeated; the file is written anew after each crystal, so that what there
+    is can be used at any time. Left out are crystals with an element that has no pseudopotential or may be magnetic, frames
+    that do not converge, and the whole crystal where that is the one at rest. The columns are those of
+    `dao_ase.data.label.label_store`; ``energy_per_atom`` is not a number.
+    """
+    rules, output = rules or StiffnessRules(), Path(output)
+    if output.suffix != ".npz":
+        raise ValueError(f"{str(output)!r} is no name of an .npz file, and that is what is written")
+    rules.machine.require_program()
+    places, crystals = _chosen(store, rules)
+    frames: list[StrainedFrame] = []
+    parents: list[str] = []
+    counts = {"crystals": 0, "frames": 0, "left out": 0}
+    for place, atoms in zip(places, tqdm(crystals, disable=not progress, unit="crystals"), strict=True):
+        found = _label_crystal(atoms, Path(folder), rules, directories(pseudo_dirs))
+        counts["crystals" if found else "left out"] += 1
+        counts["frames"] += len(found)
+        frames, parents = frames + found, parents + [str(store.ids[place])] * len(found)
+        if found:
+            _write(frames, parents, output)
+    return counts
+
+
+def _chosen(store: CrystalStore, rules: StiffnessRules) -> tuple[NDArray[np.int64], list[Atoms]]:
+    """Crystals that are small enough and known to form, in random order, those first that cost the least: cubic ones, of
+    which insulators."""
+    forms = np.zeros(len(store), bool)
+    for name in set(FORMATION_ENERGIES) & set(store.labels):
+        forms |= store.labels[name] <= rules.max_formation_energy
+    places = np.flatnonzero(forms & (store.num_atoms <= rules.max_atoms))
+    if not len(places):
+        raise ValueError(f"no crystal of {str(store.path)!r} has at most {rules.max_atoms} atoms and is known to form")
+    places = np.random.default_rng(rules.seed).permutation(places)
+    crystals = to_atoms(store.batch(places))
+    groups = [space_group_number(one.cell.array, one.get_scaled_positions(), one.numbers) for one in crystals]
+    metals = [not is_insulator(one) for one in crystals]
+    order = np.lexsort([metals, np.array(groups) < CUBIC])[: rules.max_crystals]
+    return places[order], [crystals[k] for k in order]
+
+
+def _label_crystal(
+    atoms: Atoms, folder: Path, rules: StiffnessRules, pseudo_dirs: Sequence[Path]
+) -> list[StrainedFrame]:
+    """The frames of a crystal that converged, stresses relative to the one at rest; none where that did not."""
+    formula = atoms.get_chemical_formula()
+    if magnetic := set(atoms.get_chemical_symbols()) & set(rules.preset.moments):
+        logger.info("%s is left out: %s may carry moments", formula, ", ".join(sorted(magnetic)))
+        return []
+    labelled: list[StrainedFrame] = []
+    at_rest: NDArray[np.float64] | float = 0.0
+    frames = strained_frames(atoms)
+    try:
+        calculations = [rules.calculation(frame, frames[0], pseudo_dirs) for frame in frames]
+    except EspressoError as error:
+        logger.info("%s is left out: %s", formula, error)
+        return []
+    for calculation in calculations:
+        result = run(calculation, folder, rules.machine)
+        end = result.output.final if result.complete else None
+        if end is not None and end.forces is not None and end.stress is not None:
+            at_rest = at_rest if labelled else end.stress
+            labelled.append(StrainedFrame(calculation.atoms, end.forces, end.stress - at_rest))
+            continue
+        logger.info("a frame of %s is left out: %s", formula, result.problem)
+        if not labelled:
+            return []
+    return labelled
+
+
+def _write(frames: Sequence[StrainedFrame], parents: Sequence[str], output: Path) -> None:
+    arrays: dict[str, Any] = {
+        "n_atoms": np.array([len(one.atoms) for one in frames], np.int32),
+        "numbers": np.concatenate([one.atoms.numbers for one in frames]).astype(np.uint8),
+        "frac_coords": np.concatenate([one.atoms.get_scaled_positions() for one in frames]).astype(np.float32),
+        "lattice": np.array([one.atoms.cell.array for one in frames], np.float32),
+        "parent_id": np.array(parents, dtype=np.str_),
+        "kind": np.full(len(frames), KIND, np.uint8),
+        "energy_per_atom": np.full(len(frames), np.nan),
+        "forces": np.concatenate([one.forces for one in frames]).astype(np.float32),
+        "stress": np.array([one.stress for one in frames], np.float32),
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(output) as temporary:
+        np.savez(temporary, allow_pickle=False, **arrays)

@@ -1,0 +1,94 @@
+"""Strained frames keep the crystal's axes; their labels are what pw.x printed, less its stress at rest; none is made twice.
+
+The program is a script that prints what the real one printed for silicon, which is why all stresses come out equal.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from click.testing import CliRunner
+from pymatgen.core import Lattice, Structure
+
+from crystals import rock_salt, write_npz
+from dao_ase.cli import main
+from dao_ase.data.build import BuildRules, build
+from dao_ase.data.sources import open_source
+from dao_ase.espresso.stiffness import KIND, STEP, StiffnessRules, label_stiffness, strained_frames
+from dao_ase.symmetry import space_group_number
+from dao_ase.train.labelled import LabelledCrystals
+from pseudo import write_upf
+
+PRINTED = Path(__file__).parent / "printed"
+DIAMOND = Structure.from_spacegroup("Fd-3m", Lattice.cubic(5.47), ["Si"], [[0, 0, 0]]).get_primitive_structure()
+NICKEL = Structure.from_spacegroup("Fm-3m", Lattice.cubic(3.5), ["Ni"], [[0, 0, 0]]).get_primitive_structure()
+
+
+@pytest.fixture
+def store(tmp_path):
+    crystals = {"silicon": DIAMOND, "nickel": NICKEL, "salt": rock_salt("Li", "F", 4.0).get_primitive_structure()}
+    file = write_npz(tmp_path / "crystals.npz", crystals, formation_energy_per_atom=[0.0, 0.0, -3.0])
+    rules = BuildRules(min_atoms=1, max_atoms=8, max_e_hull=None, deduplicate=False)
+    return build([open_source(file)], tmp_path / "store", rules)
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """A pw.x that counts its calls, and a pseudopotential of silicon alone."""
+    file = tmp_path / "bin" / "pw.x"
+    file.parent.mkdir()
+    file.write_text(f"#!/bin/sh\necho called >> {tmp_path}/calls\ncat {PRINTED}/scf.pwo\n")
+    file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{file.parent}:/usr/bin:/bin")
+    write_upf(tmp_path / "upf" / "Si.UPF", "Si")
+    return lambda: len((tmp_path / "calls").read_text().splitlines())
+
+
+def group(atoms):
+    return space_group_number(atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers, 1e-4)
+
+
+def test_frames_keep_symmetry_and_say_each_elastic_constant():
+    turned = bulk("Si", a=5.43)
+    turned.rotate(40, (1, 2, 3), rotate_cell=True)
+    rest, smaller, larger, stretched, sheared, moved = strained_frames(turned)
+    assert [group(one) for one in (rest, smaller, larger)] == [227] * 3
+    assert group(stretched) == 141 and group(sheared) == 74, "tetragonal, orthorhombic: the axes are those of the cube"
+    assert smaller.cell.volume < rest.cell.volume < larger.cell.volume
+    np.testing.assert_allclose(stretched.cell.volume / rest.cell.volume, 1.015, rtol=1e-9)
+    np.testing.assert_allclose(moved.positions - rest.positions, [[0, 0, 0], [0, 0, STEP]], atol=1e-9)
+
+
+def test_an_element_with_one_atom_is_doubled_to_move_one():
+    *_, moved = strained_frames(bulk("Ca", "fcc", a=5.5))
+    assert len(moved) == 2 and group(moved) not in (225, 1)
+
+
+def test_labels_are_relative_to_rest_and_are_not_made_twice(store, program, tmp_path):
+    def label():
+        return label_stiffness(
+            store, tmp_path / "out.npz", tmp_path / "kept", StiffnessRules(),
+            pseudo_dirs=[tmp_path / "upf"], progress=False,
+        )  # fmt: skip
+
+    counts = label()
+    assert counts == {"crystals": 1, "frames": 6, "left out": 2}, "nickel may be magnetic, salt has no pseudopotential"
+    assert program() == 6
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
+        assert set(file["parent_id"]) == {"silicon"} and set(file["kind"]) == {KIND}
+    frames = LabelledCrystals.load(tmp_path / "out.npz")
+    assert len(frames) == 6 and np.isnan(frames.energy).all()
+    np.testing.assert_allclose(frames.stress, 0, atol=1e-9)
+    assert label() == counts and program() == 6
+
+
+def test_command_says_what_is_missing(store, program, tmp_path, monkeypatch):
+    arguments = ["data", "stiffness", str(store.path), "--pseudo-dir", str(tmp_path / "upf")]
+    wrong = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out.txt")])
+    assert wrong.exit_code == 1 and ".npz" in wrong.output
+    done = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out.npz")])
+    assert done.exit_code == 0 and "6 frames of 1 crystals" in done.output, done.output
+    monkeypatch.setenv("PATH", "/nowhere")
+    none = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "other.npz")])
+    assert none.exit_code == 1 and "pw.x is not on the PATH" in none.output
