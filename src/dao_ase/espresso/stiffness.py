@@ -155,7 +155,7 @@ def _chosen(store: CrystalStore, rules: StiffnessRules) -> tuple[NDArray[np.int6
     crystals = to_atoms(store.batch(places))
     groups = [space_group_number(one.cell.array, one.get_scaled_positions(), one.numbers) for one in crystals]
     metals = [not is_insulator(one) for one in crystals]
-    order = np.lexsort([metals, np.array(groups) < CUBIC])[: rules.max_crystals]
+    order = np.lexsort((np.array(metals), np.array(groups) < CUBIC))[: rules.max_crystals]
     return places[order], [crystals[k] for k in order]
 
 
