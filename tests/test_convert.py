@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from dao_ase.convert import from_atoms, from_structures, to_atoms, to_structures
+from dao_ase.convert import from_atoms, from_structures, niggli_reduced, to_atoms, to_structures
 from named import NAMED
 
 
@@ -76,4 +76,6 @@ def test_flat_cells_and_partial_occupancy_are_refused():
 
 
 def test_an_empty_batch_is_a_batch():
-    assert len(from_structures([])) == 0
+    nothing = from_structures([])
+    assert len(nothing) == len(niggli_reduced(nothing)) == 0
+    assert to_atoms(nothing) == to_structures(nothing) == []

@@ -182,5 +182,5 @@ def _parts(crystals: Crystals) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]
     lattices = crystals.lattice.detach().cpu().double().numpy()
     coords = crystals.frac_coords.detach().cpu().double().numpy()
     numbers = crystals.atomic_numbers.cpu().numpy()
-    starts = [0, *ends[:-1]]
+    starts = [0, *ends][:-1]
     return [(lattices[i], coords[a:b], numbers[a:b]) for i, (a, b) in enumerate(zip(starts, ends, strict=True))]
