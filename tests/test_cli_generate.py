@@ -162,6 +162,32 @@ def test_a_killed_run_leaves_a_folder_that_says_what_is_in_it(tmp_path):
     assert files_and_end(tmp_path) == ([], False)
 
 
+def test_the_gallery_of_an_earlier_run_goes_with_its_structures(tmp_path, weights):
+    page = tmp_path / "gallery.html"
+    common = ["generate", "-n", "1", "-o", str(tmp_path), "--weights", weights]
+    page.write_text("of no run")
+    assert run(*common, "NaCl").exit_code == 0
+    assert page.read_text() == "of no run"  # nothing here was made by dao-ase
+    assert run(*common, "NaCl", "--gallery").exit_code == 0
+    assert "Structures of NaCl" in page.read_text("utf-8")
+    assert run(*common, "FeO", "-z", "two").exit_code != 0
+    assert page.exists()  # what is refused touches nothing
+    assert run(*common, "FeO").exit_code == 0
+    assert not page.exists()
+
+
+def test_a_gallery_goes_before_the_structures_that_it_shows(tmp_path, monkeypatch):
+    def full(path, value):
+        raise OSError("no space left")
+
+    with RunWriter(tmp_path):
+        (tmp_path / "gallery.html").write_text("made of this run")
+    monkeypatch.setattr("dao_ase.runs.write_json", full)
+    with pytest.raises(OSError, match="no space"):
+        RunWriter(tmp_path).__enter__()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["structures.extxyz", "summary.json"]
+
+
 def files_and_end(folder) -> tuple[list[str], bool]:
     """The CIF files of a folder, which are those of its summary, and whether the run was interrupted."""
     summary = json.loads((folder / "summary.json").read_text())

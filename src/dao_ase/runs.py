@@ -1,4 +1,7 @@
-"""A folder of generated structures: one CIF each, one extxyz of all, one summary, all in the same order."""
+"""A folder of generated structures: one CIF each, one extxyz of all, one summary, all in the same order.
+
+A new run replaces them, and takes away the page that showed them.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 SUMMARY = "summary.json"
 TRAJECTORY = "structures.extxyz"
+GALLERY = "gallery.html"
+"""The page of a run's structures, which is made from its other files."""
 KEPT = (
     *("energy_per_atom", "e_above_hull", "space_group", "prototype", "handicap", "formula_units", "seed", "model"),
     *("converged", "relax_steps"),
@@ -35,6 +40,8 @@ class RunWriter:
     def __enter__(self) -> RunWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         before = _files_of(self.folder)
+        if (self.folder / SUMMARY).exists():  # first of all: a page never shows structures that are not there
+            (self.folder / GALLERY).unlink(missing_ok=True)
         self._write_summary()  # also finds out now whether the folder can be written
         for name in before:
             (self.folder / name).unlink(missing_ok=True)

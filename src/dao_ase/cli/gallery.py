@@ -30,6 +30,7 @@ def gallery(
     RUN_DIR is the directory of `dao-ase generate ... -o RUN_DIR` or of `dao-ase screen ... -o RUN_DIR`.
     """
     from dao_ase.gallery import read_run, write_gallery
+    from dao_ase.runs import GALLERY
 
     try:
         known = None
@@ -40,7 +41,7 @@ def gallery(
             if (potential := installed_potential()) is not None:
                 with_energies([known], potential)  # as the candidates have it, at the geometry of the file
         structures = read_run(run_dir)
-        page = write_gallery(structures[:limit], output or run_dir / "gallery.html", title=title, reference=known)
+        page = write_gallery(structures[:limit], output or run_dir / GALLERY, title=title, reference=known)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(page)

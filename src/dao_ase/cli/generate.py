@@ -75,7 +75,7 @@ def generate(
     from dao_ase.cli.stopping import sigterm_as_ctrl_c
     from dao_ase.database import SETTINGS
     from dao_ase.generator import DAOGenerator
-    from dao_ase.runs import RunWriter
+    from dao_ase.runs import GALLERY, RunWriter
 
     wanted = [*formulas, *_read_formulas(files)]
     if not wanted:
@@ -103,7 +103,7 @@ def generate(
         if gallery and run.records:
             from dao_ase.gallery import read_run, write_gallery
 
-            write_gallery(read_run(output), output / "gallery.html")
+            write_gallery(read_run(output), output / GALLERY)
     except (ValueError, TypeError, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps(run.summary(), indent=1) if as_json else _table(run.records, output))
