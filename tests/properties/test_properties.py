@@ -20,12 +20,13 @@ from dao_ase.data.reading import read
 from dao_ase.data.sources import open_source
 from dao_ase.data.splits import formula_folds
 from dao_ase.properties.calibration import calibrate
-from dao_ase.properties.crossvalidation import _fingerprint, fine_tune, folds_of
+from dao_ase.properties.crossvalidation import fine_tune, folds_of
 from dao_ase.properties.descriptors import PROPERTIES, composition_statistics, element_table, statistic_names
 from dao_ase.properties.fit import FitSettings
 from dao_ase.properties.graphs import Graphs
 from dao_ase.properties.installed import find_model
 from dao_ase.properties.model import HeadConfig
+from dao_ase.properties.plan import plan_of
 from dao_ase.properties.predictor import DAOPredictor
 from dao_ase.properties.table import PropertyTable, Target, read_table, refuse_unlearnable
 from named import random_potential, rattled, skewed
@@ -131,10 +132,11 @@ def test_the_trunk_can_be_trained_too(table, trunk, tmp_path):
     assert not trunk.embedding.weight.requires_grad  # the trunk that was given is left as it was
 
 
-def test_folds_of_the_same_geometry_with_other_elements_are_trained_anew(table):
+def test_folds_of_the_same_geometry_with_other_elements_are_trained_anew(table, trunk):
     numbers = table.crystals.atomic_numbers
     other = replace(table, crystals=replace(table.crystals, atomic_numbers=numbers.flip(0)))
-    assert _fingerprint(other) != _fingerprint(table)
+    mine, others = (plan_of(one, trunk, VOLUME, QUICK, 3, 0) for one in (table, other))
+    assert [name for name in mine if mine[name] != others[name]] == ["data"]
 
 
 def test_no_formula_stands_in_two_parts_of_a_fold(table):
@@ -352,7 +354,9 @@ def test_rows_that_were_left_out_are_listed_even_if_no_model_can_be_made(tmp_pat
     assert json.loads((tmp_path / "model" / "left_out.jsonl").read_text())["id"] == "Ag"
 
 
-def test_the_two_commands(tmp_path, monkeypatch):
+@pytest.fixture
+def command(tmp_path, monkeypatch) -> list[str]:
+    """A call of ``dao-ase finetune`` on the salts, one of which lacks its number, that takes a second."""
     save_potential(tmp_path / "trunk.safetensors", random_potential(width=16, layers=1).float())
     with open(tmp_path / "salts.jsonl", "w") as file:
         for place, atoms in enumerate(salts()):
@@ -363,7 +367,45 @@ def test_the_two_commands(tmp_path, monkeypatch):
             )
     monkeypatch.setattr("dao_ase.properties.fit.FitSettings.epochs", 3)
     command = ["finetune", str(tmp_path / "salts.jsonl"), "--target", "v", "--log", "--folds", "2", "--json"]
-    command += ["--weights", str(tmp_path / "trunk.safetensors"), "-o", str(tmp_path / "model")]
+    return [*command, "--weights", str(tmp_path / "trunk.safetensors"), "-o", str(tmp_path / "model")]
+
+
+def test_a_model_is_not_replaced_by_that_of_another_call(command, tmp_path):
+    def refused(*changes: str) -> str:
+        before = contents(tmp_path / "model")
+        done = CliRunner().invoke(main, [*command, *changes])
+        assert done.exit_code == 1 and contents(tmp_path / "model") == before
+        return done.stderr
+
+    assert CliRunner().invoke(main, command).exit_code == 0
+    file = tmp_path / "model" / "model.safetensors"
+    model = said(file)
+    assert "holds a model with other target, seed; give another folder" in refused("--seed", "1", "--extensive")
+    assert "a model with other data; " in refused("--least", "20")  # its rows are other, and none is listed as left out
+    assert CliRunner().invoke(main, command).exit_code == 0 and said(file) == model
+    tensors, header = checkpoint.load(file)
+    del header["plan"]
+    checkpoint.save(file, tensors, header)
+    assert "a model with other data or settings; " in refused("--seed", "1")  # as earlier versions made it
+    file.write_bytes(b"mine")
+    assert "was not written by dao-ase" in refused()
+    file.unlink()
+    assert "an interrupted run with other seed; " in refused("--seed", "1")
+    assert CliRunner().invoke(main, command).exit_code == 0 and said(file) == model
+
+
+def said(file) -> tuple[str, dict]:
+    """What a weight file holds; its bytes may come in another order."""
+    tensors, header = checkpoint.load(file)
+    return checkpoint.checksum(tensors), header
+
+
+def contents(folder) -> dict:
+    """The bytes of every file of a folder."""
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_the_two_commands(command, tmp_path):
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout.splitlines()[-1])

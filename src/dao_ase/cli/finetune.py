@@ -33,7 +33,8 @@ NAMED = 5
               help="Leave out this composition and what is close to it.")  # fmt: skip
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights of another DAO-P to start from.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
+@click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path),
+              help="Folder of the model; the same command continues or renews it.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def finetune(data: tuple[str, ...], output: Path, as_json: bool, **options: Any) -> None:
     """Fine-tune DAO-P on DATA: crystals with a number each (.csv, .npz, .jsonl, folders, stores, Matbench, JARVIS).
@@ -72,6 +73,7 @@ def _run(data: tuple[str, ...], output: Path, options: dict[str, Any]) -> tuple[
     from dao_ase.data.sources import open_source
     from dao_ase.properties.crossvalidation import fine_tune
     from dao_ase.properties.fit import FitSettings
+    from dao_ase.properties.plan import plan_of, refuse_another
     from dao_ase.properties.table import Target, read_table, refuse_unlearnable
 
     trunk = load_potential(options["weights"])
@@ -85,16 +87,18 @@ def _run(data: tuple[str, ...], output: Path, options: dict[str, Any]) -> tuple[
         exclude=options["exclude_formula"],
         least=least,
     )
+    settings, folds, seed = FitSettings(trunk=options["trunk"]), options["folds"], options["seed"]
+    refuse_another(output, plan_of(table, trunk, target, settings, folds, seed))
     _report_left_out(table, output)
-    refuse_unlearnable(table, options["folds"], options["seed"])
+    refuse_unlearnable(table, folds, seed)
     with tqdm(total=2 * len(table), desc="features", unit_scale=0.5, leave=False, disable=None) as bar:
         return table, fine_tune(
             table,
             trunk,
             target,
-            FitSettings(trunk=options["trunk"]),
-            folds=options["folds"],
-            seed=options["seed"],
+            settings,
+            folds=folds,
+            seed=seed,
             folder=output,
             header={"sources": [Path(one).name for one in data], "excluded": list(options["exclude_formula"])},
             say=lambda text: bar.set_description_str(text),

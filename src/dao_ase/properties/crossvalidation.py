@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,10 +17,11 @@ from dao_ase.data.splits import formula_folds
 from dao_ase.potential import Potential
 from dao_ase.properties.calibration import Calibration, calibrate
 from dao_ase.properties.descriptors import element_table
-from dao_ase.properties.ensemble import PropertyModel, fingerprint, rounded
+from dao_ase.properties.ensemble import PropertyModel, rounded
 from dao_ase.properties.fit import FitSettings, Fold, TrainingSet, fit_fold, rounded_features
 from dao_ase.properties.graphs import Graphs
 from dao_ase.properties.model import HeadEnsemble, constants_of, features_of
+from dao_ase.properties.plan import key_of, plan_of
 from dao_ase.properties.table import PropertyTable, Target, refuse_other_scales, refuse_unlearnable
 
 STOP_PARTS = 10
@@ -91,31 +90,23 @@ def fine_tune(
     say: Progress = lambda text: None,
     tick: Callable[[int], object] = lambda done: None,
 ) -> CrossValidation:
-    """Trains one model for each fold; finished folds in ``folder`` are not trained again."""
+    """Trains one model for each fold; finished folds in ``folder`` are not trained again, those of another plan replaced."""
     refuse_unlearnable(table, folds, seed)
     trunk = trunk.float()
     data = training_set(table, trunk, target, tick)
-    plan = {
-        "settings": asdict(settings),
-        "target": asdict(target),
-        "folds": folds,
-        "seed": seed,
-        "trunk": fingerprint(trunk),
-        "data": _fingerprint(table),
-    }
-    key = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
+    plan = plan_of(table, trunk, target, settings, folds, seed)
     heads, trunks, notes = [], [], []
     learnt = target.learnt(table.values, table.crystals.num_atoms.numpy())
     predicted, spread = np.zeros(len(table)), np.zeros(len(table))
     place = np.zeros(len(table), dtype=np.int64)
     for number, fold in enumerate(folds_of(table.formulas, folds, seed)):
         file = Path(folder) / "folds" / f"fold{number}.safetensors" if folder is not None else None
-        done = _stored(file, key, data, trunk, settings)
+        done = _stored(file, plan, data, trunk, settings)
         if done is None:
             say_here = partial(_say_fold, say, f"fold {number + 1} of {folds}")
             head, own, note = fit_fold(data, trunk, fold, settings, seed * 1000 + number, say_here)
             head.load_state_dict(rounded(head))
-            _store(file, key, head, own, note)
+            _store(file, plan, head, own, note)
         else:
             head, own, note = done
             say(f"fold {number + 1} of {folds} was finished before")
@@ -127,7 +118,8 @@ def fine_tune(
     calibration = calibrate(predicted - learnt, spread)
     about = {
         **(header or {}),
-        "key": key,
+        "key": key_of(plan),
+        "plan": plan,
         "trunk_fingerprint": plan["trunk"],
         "training": {"settings": plan["settings"], "seed": seed, "folds": notes},
         "calibration": asdict(calibration),
@@ -175,30 +167,23 @@ def _answers(
         return head.eval().values(features).double().numpy()
 
 
-def _fingerprint(table: PropertyTable) -> str:
-    digest = hashlib.sha256("\n".join(table.ids).encode())
-    digest.update(table.values.tobytes())
-    crystals = table.crystals
-    for tensor in (crystals.frac_coords, crystals.lattice, crystals.atomic_numbers, crystals.num_atoms):
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _store(file: Path | None, key: str, head: HeadEnsemble, own: Potential | None, note: dict[str, Any]) -> None:
+def _store(
+    file: Path | None, plan: dict[str, Any], head: HeadEnsemble, own: Potential | None, note: dict[str, Any]
+) -> None:
     if file is not None:
         tensors = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
         tensors |= {f"trunk.{name}": tensor for name, tensor in own.state_dict().items()} if own is not None else {}
-        checkpoint.save(file, tensors, {"key": key, "note": note})
+        checkpoint.save(file, tensors, {"key": key_of(plan), "plan": plan, "note": note})
 
 
 def _stored(
-    file: Path | None, key: str, data: TrainingSet, trunk: Potential, settings: FitSettings
+    file: Path | None, plan: dict[str, Any], data: TrainingSet, trunk: Potential, settings: FitSettings
 ) -> tuple[HeadEnsemble, Potential | None, dict[str, Any]] | None:
     """A fold that was finished with the same data, settings and trunk."""
     if file is None or not file.is_file():
         return None
     tensors, header = checkpoint.load(file)
-    if header.get("key") != key:
+    if header.get("key") != key_of(plan):
         return None
     reference = rounded_features(data.features)
     head = HeadEnsemble.restored(tensors, "head.", settings.head, reference, data.constants.shape[1])
