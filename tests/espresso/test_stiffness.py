@@ -27,7 +27,7 @@ NICKEL = Structure.from_spacegroup("Fm-3m", Lattice.cubic(3.5), ["Ni"], [[0, 0, 
 
 @pytest.fixture
 def store(tmp_path):
-    crystals = {"silicon": DIAMOND, "nickel": NICKEL, "salt": rock_salt("Li", "F", 4.0).get_primitive_structure()}
+    crystals = {"silicon": DIAMOND, "nickel": NICKEL, "salt": rock_salt("Ra", "S", 6.6).get_primitive_structure()}
     file = write_npz(tmp_path / "crystals.npz", crystals, formation_energy_per_atom=[0.0, 0.0, -3.0])
     rules = BuildRules(min_atoms=1, max_atoms=8, max_e_hull=None, deduplicate=False)
     return build([open_source(file)], tmp_path / "store", rules)
