@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ase.build import bulk
 
+from dao_ase.cli.stopping import sigterm_as_ctrl_c
 from dao_ase.database import Outcome
 from dao_ase.screen.run import screen
 from dao_ase.screen.work import Shard
@@ -51,4 +52,5 @@ if __name__ == "__main__":
     os.environ["WORKED"] = str(folder / "worked.txt")
     print("begins", flush=True)
     wanted = compositions(count) + ([DEADLY] if workers else [])
-    print(screen(wanted, folder, count=workers, shard=4, work=importable), flush=True)
+    with sigterm_as_ctrl_c():
+        print(screen(wanted, folder, count=workers, shard=4, work=importable), flush=True)

@@ -185,9 +185,9 @@ def start(folder: Path, count: int, processes: int) -> subprocess.Popen:
     return process
 
 
-def kill(process: subprocess.Popen) -> None:
+def kill(process: subprocess.Popen, number: int = signal.SIGKILL) -> None:
     with process:
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(number)
 
 
 def worked(folder: Path) -> list[str]:
@@ -224,7 +224,8 @@ def test_killed_many_times_it_loses_nothing_and_repeats_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_parsl_workers_end_with_the_process_and_a_worker_may_die(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_parsl_workers_end_with_the_process_and_a_worker_may_die(tmp_path, number):
     """Two workers of Parsl: killed, nothing of it stays; started again, all is done, and what kills a worker is a row."""
     psutil, _ = pytest.importorskip("psutil"), pytest.importorskip("parsl")
     process = start(tmp_path, 60, 2)
@@ -232,7 +233,7 @@ def test_parsl_workers_end_with_the_process_and_a_worker_may_die(tmp_path):
         assert process.poll() is None
         time.sleep(0.05)
     family = psutil.Process(process.pid).children(recursive=True)
-    kill(process)
+    kill(process, number)
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive, "Parsl's interchange and workers outlive the process"
     with start(tmp_path, 60, 2) as process:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from dao_ase.cli.inputs import PictureFile
+from dao_ase.cli.stopping import continued_by_the_same_command
 
 
 @click.group()
@@ -77,7 +78,8 @@ def build(
             exclude,
             exclude_formula,
         )
-        store = build_store([open_source(one, optimade_filter) for one in sources], output, rules, workers)
+        with continued_by_the_same_command():
+            store = build_store([open_source(one, optimade_filter) for one in sources], output, rules, workers)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     counts = store.about["counts"]
@@ -142,7 +144,8 @@ def label(
 
     try:
         rules = LabelRules(frames, max_atoms, max_crystals, seed=seed)
-        counts = label_store(CrystalStore.open(store), teacher, output, rules, workers=workers)
+        with continued_by_the_same_command():
+            counts = label_store(CrystalStore.open(store), teacher, output, rules, workers=workers)
     except (ImportError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps(counts) if as_json else f"{counts['kept']} frames in {output}, {counts['left out']} left out")
@@ -155,6 +158,7 @@ def label(
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npz file.")
 @click.option("--max-atoms", type=click.IntRange(1), default=2, show_default=True, help="Leave out larger cells.")
 @click.option("--max-crystals", type=click.IntRange(1), help="Take only so many, cubic ones first.")
+@click.option("--max-cutoff", default=90.0, show_default=True, help="Leave out what needs more, Ry.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Folder of what pw.x finished.")
 @click.option("--pseudo-dir", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--cores", type=click.IntRange(1), default=1, show_default=True, help="MPI ranks of pw.x.")
@@ -164,6 +168,7 @@ def stiffness(
     output: Path,
     max_atoms: int,
     max_crystals: int | None,
+    max_cutoff: float,
     keep: Path | None,
     pseudo_dir: tuple[Path, ...],
     cores: int,
@@ -179,7 +184,8 @@ def stiffness(
     from dao_ase.espresso.stiffness import StiffnessRules, label_stiffness
 
     try:
-        rules = StiffnessRules(max_atoms, max_crystals, machine=Machine(cores, timeout=300.0))
+        machine = Machine(cores, timeout=300.0)
+        rules = StiffnessRules(max_atoms, max_crystals, max_cutoff=max_cutoff, machine=machine)
         folder = keep or output.with_suffix(".calculations")
         counts = label_stiffness(CrystalStore.open(store), output, folder, rules, pseudo_dirs=pseudo_dir)
     except (OSError, ValueError, EspressoError) as error:
@@ -189,7 +195,10 @@ def stiffness(
         return
     click.echo(f"{counts['frames']} frames of {counts['crystals']} crystals in {output}, {counts['left out']} left out")
     if counts["left out"]:
-        click.echo("left out: it may be magnetic, lacks a pseudopotential, or did not converge", err=True)
+        click.echo(
+            "left out: magnetic or noble, no pseudopotential, one that needs more plane waves, or no convergence",
+            err=True,
+        )
 
 
 @data.command()
@@ -226,7 +235,8 @@ def relax(
 
     try:
         rules = MendRules(lower, upper, steps, fmax)
-        mended = mend(CrystalStore.open(store), output, rules, weights=weights, workers=workers)
+        with continued_by_the_same_command():
+            mended = mend(CrystalStore.open(store), output, rules, weights=weights, workers=workers)
         if plot is not None:
             draw_energy_changes(mended, plot)
     except (OSError, ValueError) as error:
@@ -260,7 +270,8 @@ def draw(
 
     try:
         rules = DrawRules(parents, each, max_atoms, seed=seed)
-        count = draw_crystals(CrystalStore.open(store), output, rules, weights=weights, workers=workers)
+        with continued_by_the_same_command():
+            count = draw_crystals(CrystalStore.open(store), output, rules, weights=weights, workers=workers)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{count} crystals in {output}")

@@ -53,6 +53,7 @@ def evaluate(
     import json
 
     from dao_ase.benchmark import find_benchmark, run_benchmark
+    from dao_ase.cli.stopping import continued_by_the_same_command
     from dao_ase.generator import DAOGenerator
 
     try:
@@ -62,15 +63,13 @@ def evaluate(
             lattice_noise=lattice_noise,
         )  # fmt: skip
         folder = output or Path("evaluation") / Path(benchmark).stem
-        report = run_benchmark(
-            generator, file, folder, samples=samples, limit=limit, seed=seed, workers=workers, progress=True, seen=seen,
-            guidance=guidance,
-        )  # fmt: skip
+        with continued_by_the_same_command():
+            report = run_benchmark(
+                generator, file, folder, samples=samples, limit=limit, seed=seed, workers=workers, progress=True,
+                seen=seen, guidance=guidance,
+            )  # fmt: skip
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        click.echo("interrupted: the same command continues", err=True)
-        raise SystemExit(130) from None
     if as_json:
         click.echo(json.dumps(report, indent=1))
         return

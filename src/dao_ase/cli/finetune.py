@@ -42,17 +42,15 @@ def finetune(data: tuple[str, ...], output: Path, as_json: bool, **options: Any)
     Prints the cross-validated error and writes model, predictions, plots and a model card. An interrupted call continues
     with the fold at which it was stopped.
     """
+    from dao_ase.cli.stopping import CONTINUES, continued_by_the_same_command
     from dao_ase.properties.report import write_results
 
     try:
-        table, result = _run(data, output, options)
-        write_results(result, output)
+        with continued_by_the_same_command(f"{CONTINUES} with the fold at which it stopped"):
+            table, result = _run(data, output, options)
+            write_results(result, output)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        raise click.ClickException(
-            "interrupted; the same command continues with the fold at which it stopped"
-        ) from None
     found = result.model.header["cross_validation"]
     if as_json:
         click.echo(json.dumps({**found, "left out": table.counts, "rows": len(table), "model": str(output)}))

@@ -73,15 +73,17 @@ def _run(atoms: Atoms, calculator: Any, steps: int, folder: Path, settings: Dyna
     """Runs to the end, or says why not."""
     from tqdm import tqdm
 
+    from dao_ase.cli.stopping import CONTINUES, sigterm_as_ctrl_c
     from dao_ase.simulate.dynamics import BlowUpError, run_dynamics
 
     with tqdm(total=steps, unit="step", disable=None) as bar:
         try:
-            for seen in run_dynamics(atoms, calculator, steps, folder / "md.traj", settings):
-                bar.update(seen.step - bar.n)
-                bar.set_postfix_str(f"{seen.temperature:.0f} K, {seen.total / len(atoms):.4f} eV/atom")
+            with sigterm_as_ctrl_c():
+                for seen in run_dynamics(atoms, calculator, steps, folder / "md.traj", settings):
+                    bar.update(seen.step - bar.n)
+                    bar.set_postfix_str(f"{seen.temperature:.0f} K, {seen.total / len(atoms):.4f} eV/atom")
         except KeyboardInterrupt:
-            return "interrupted; the same command continues"
+            return CONTINUES
         except BlowUpError as error:
             return f"{error}; the trajectory ends with the last good frame"
     return None

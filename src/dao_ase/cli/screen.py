@@ -51,6 +51,7 @@ def screen(
     cannot be screened is a row with its error.
     """
     from dao_ase.cli.inputs import parse_formula_units
+    from dao_ase.cli.stopping import continued_by_the_same_command
     from dao_ase.database import open_screen
     from dao_ase.phase_diagram import read_phases
     from dao_ase.screen import run
@@ -63,14 +64,12 @@ def screen(
         )  # fmt: skip
         wanted, phases = run.read_compositions(compositions), read_phases(references)
         _warn(wanted, phases)
-        found = run.screen(
-            wanted, output, settings, phases=phases, count=workers, config=config, database=database, shard=shard,
-            progress=True,
-        )  # fmt: skip
+        with continued_by_the_same_command(f"interrupted: what is done is in {output}, the same command continues"):
+            found = run.screen(
+                wanted, output, settings, phases=phases, count=workers, config=config, database=database, shard=shard,
+                progress=True,
+            )  # fmt: skip
         store = open_screen(output, database)
-    except KeyboardInterrupt:
-        click.echo(f"interrupted; what is done is in {output}, and the same command goes on from there", err=True)
-        raise SystemExit(130) from None
     except (ValueError, TypeError, OSError) as error:
         raise click.ClickException(str(error)) from error
     best = [_values(row) for row in store.rows(rank=1)]

@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+CONTINUES = "interrupted: the same command continues"
 
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """In this block SIGTERM raises KeyboardInterrupt. Only for work in one process: what it starts would inherit it."""
+    """In this block SIGTERM raises KeyboardInterrupt, and where this or Ctrl-C does so, worker processes end at once.
+
+    A pool of processes would first finish all that they have been handed.
+    """
     if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
         yield
         return
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if before[signal.SIGINT] is not signal.default_int_handler:  # ignored, where a shell began this in the background
+        del before[signal.SIGINT]
+    for number in before:
+        signal.signal(number, _interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def continued_by_the_same_command(message: str = CONTINUES) -> Iterator[None]:
+    """As `sigterm_as_ctrl_c`, for work that is found again: the interruption is told, and the exit code is 130."""
+    try:
+        with sigterm_as_ctrl_c():
+            yield
+    except KeyboardInterrupt:
+        click.echo(message, err=True)
+        raise SystemExit(130) from None
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+    raise KeyboardInterrupt
