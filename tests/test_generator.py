@@ -115,8 +115,10 @@ def test_what_has_no_energy_comes_last(generator):
         assert "energy_per_atom" in ordered[0].properties and ordered[1] is lost and ordered[2] is tiny
 
 
-def test_symmetrized_structures_have_the_energy_of_their_geometry(generator):
-    (made,) = generator.finish([SALT.copy().perturb(0.02).remove_oxidation_states()], relax=True, symmetrize=True)
+@pytest.mark.parametrize("rank", ["likely", "energy", "stability", False])
+def test_symmetrized_structures_have_the_energy_of_their_geometry(guided, rank):
+    shaken = SALT.copy().perturb(0.02).remove_oxidation_states()
+    (made,) = guided.finish([shaken], relax=True, symmetrize=True, rank=rank)
     energy = made.properties["energy_per_atom"]
     (again,) = with_energies([made.copy()], installed_potential())
     assert energy == pytest.approx(again.properties["energy_per_atom"], abs=1e-5)
@@ -176,9 +178,12 @@ def test_guidance_is_one_keyword_and_off_at_zero(generator, guided):
 
 
 def test_ranking_by_stability(guided):
-    ranked = guided.generate("NaCl", n=4, rank="stability")
-    energies = [one.properties["e_above_hull"] for one in ranked]
-    assert energies == sorted(energies) and len(set(energies)) > 1
+    single = DAOGenerator(guided.weights, stability=guided.stability, prototypes=False, tries=1)  # nothing to choose from
+    for generator in (guided, single):
+        ranked = generator.generate("NaCl", n=4, rank="stability")
+        energies = [one.properties["e_above_hull"] for one in ranked]
+        assert energies == sorted(energies) and len(set(energies)) > 1
+        assert all("energy_per_atom" in one.properties for one in ranked)
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ class DAOGenerator(CellSampler, MSONable):
         if relax:
             together = ranking.relax_structures(together, progress=progress)
         if symmetrize:
-            together = [ranking.symmetrized(structure) for structure in together]
+            together = ranking.with_missing_energies([ranking.symmetrized(structure) for structure in together])
         remaining = iter(together)
         finished = [list(islice(remaining, len(group))) for group in groups]
         finished = ranking.ranked_groups(finished, rank, self.stability)

@@ -58,16 +58,21 @@ def with_energies(structures: list[Structure], potential: Potential) -> list[Str
     return structures
 
 
+def with_missing_energies(structures: list[Structure]) -> list[Structure]:
+    """The same structures, as `with_energies` has them, where they had no energy and DAO-P is installed."""
+    missing = [one for one in structures if "energy_per_atom" not in one.properties]
+    if missing and (potential := installed_potential()) is not None:
+        with_energies(missing, potential)
+    return structures
+
+
 def by_energy(structures: list[Structure]) -> list[Structure]:
     """Lowest energy per atom (eV) first; energies that are missing are computed with DAO-P, if it is installed.
 
     Structures without an energy come last, in the order given.
     """
-    potential = installed_potential()
-    missing = [one for one in structures if "energy_per_atom" not in one.properties]
-    if potential is not None:
-        with_energies(missing, potential)
-    return sorted(structures, key=lambda one: one.properties.get("energy_per_atom", np.inf))
+    ordered = with_missing_energies(structures)
+    return sorted(ordered, key=lambda one: one.properties.get("energy_per_atom", np.inf))
 
 
 def by_likelihood(structures: list[Structure]) -> list[Structure]:
@@ -99,12 +104,12 @@ def ranked_groups(
 ) -> list[list[Structure]]:
     """Each group in the order that ``rank`` names: True or "likely", "energy", "stability", or False for the order given.
 
-    The energies of all groups are computed together.
+    What is ranked has DAO-P's energy, by whatever it is ranked; those of all groups are computed together.
     """
     check_rank(rank)
     if not rank:
         return list(groups)
-    together = [one for group in groups for one in group]
+    together = with_missing_energies([one for group in groups for one in group])
     if rank == "stability":
         ordered = by_stability(together, stability)
     else:
