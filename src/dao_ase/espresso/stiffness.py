@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
+from ase.units import GPa
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -58,7 +59,8 @@ class StiffnessRules:
 
     Spacings of k-points in 1/Å with the factor 2π, formation energy in eV/atom. Differences of stresses need no more than
     ``cutoff_share`` of the cutoff that a pseudopotential states (GaAs and germanium: within 2 %); what needs more than
-    ``max_cutoff`` (Ry) is left out.
+    ``max_cutoff`` (Ry) is left out. So is a crystal whose pressure at rest is above ``max_pressure`` (GPa): too few plane
+    waves show there first, and a few percent of it are left in the differences.
     """
 
     max_atoms: int = 2
@@ -69,6 +71,7 @@ class StiffnessRules:
     kspacing_metal: float = 0.3
     cutoff_share: float = 0.55
     max_cutoff: float = 90.0
+    max_pressure: float = 5.0
     preset: Preset = field(default_factory=lambda: replace(load_preset("standard"), spin=False, conv_thr=1e-7))
     machine: Machine = field(default_factory=lambda: Machine(timeout=300.0))
 
@@ -187,11 +190,13 @@ def _label_crystal(
     for calculation in calculations:
         result = run(calculation, folder, rules.machine)
         end = result.output.final if result.complete else None
-        if end is not None and end.forces is not None and end.stress is not None:
+        if end is None or end.forces is None or end.stress is None:
+            logger.info("a frame of %s is left out: %s", formula, result.problem)
+        elif not labelled and (pressure := abs(np.trace(end.stress)) / 3 / GPa) > rules.max_pressure:
+            logger.info("%s is left out: %.1f GPa at rest, so too few plane waves", formula, pressure)
+        else:
             at_rest = at_rest if labelled else end.stress
             labelled.append(StrainedFrame(calculation.atoms, end.forces, end.stress - at_rest))
-            continue
-        logger.info("a frame of %s is left out: %s", formula, result.problem)
         if not labelled:
             return []
     return labelled
