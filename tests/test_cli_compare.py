@@ -83,6 +83,12 @@ def test_search_for_silicon_with_the_real_program(silicon, tmp_path, monkeypatch
     assert again == row, "nothing is proposed or computed twice"
 
 
+def test_a_formula_that_is_too_large_is_named_with_the_option(tmp_path):
+    done = run("Si60", "-o", tmp_path / "report")
+    assert done.exit_code == 1 and "Si60: Si60 has 60 atoms in the cell" in done.stderr
+    assert "--max-atoms lifts the limit" in done.stderr
+
+
 def test_misspelled_keyword_is_refused(silicon):
     done = run(silicon, "--set", "ecutwf=60")
     assert done.exit_code == 1 and "no keyword 'ecutwf'; do you mean 'ecutwfc'?" in done.stderr

@@ -52,6 +52,7 @@ def test_json_goes_to_stdout(tmp_path, weights):
         (["NaCl", "Fe0"], "0 atoms of Fe"),
         (["Fe-1"], "cannot read"),
         (["Fe1000000"], "at most"),
+        (["Fe31"], "(what DAO-G was trained on; --max-atoms lifts the limit)"),
         (["NaCl", "-n", "0"], "at least one"),
         (["NaCl", "-n", "1000000000000"], "several seeds"),
         (["NaCl", "-z", "two"], "--formula-units"),

@@ -178,8 +178,8 @@ def test_guidance_is_one_keyword_and_off_at_zero(generator, guided):
 
 
 def test_ranking_by_stability(guided):
-    single = DAOGenerator(guided.weights, stability=guided.stability, prototypes=False, tries=1)  # nothing to choose from
-    for generator in (guided, single):
+    single = DAOGenerator(guided.weights, stability=guided.stability, prototypes=False, tries=1)
+    for generator in (guided, single):  # the latter has nothing to choose from
         ranked = generator.generate("NaCl", n=4, rank="stability")
         energies = [one.properties["e_above_hull"] for one in ranked]
         assert energies == sorted(energies) and len(set(energies)) > 1

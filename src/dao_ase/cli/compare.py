@@ -172,6 +172,7 @@ def _crystals(
 
 def _possible(formulas: Sequence[str], max_atoms: int | None) -> tuple[list[str], list[str]]:
     """The formulas that DAO-G can make structures of; and which it can not, with the reason."""
+    from dao_ase.cli.inputs import named_as_options
     from dao_ase.generator import DAOGenerator
 
     possible: list[str] = []
@@ -184,7 +185,7 @@ def _possible(formulas: Sequence[str], max_atoms: int | None) -> tuple[list[str]
             generator.cells(formula, 1, max_atoms=max_atoms)
             possible.append(formula)
         except (ValueError, TypeError) as error:
-            problems.append(f"{formula}: {error}")
+            problems.append(f"{formula}: {named_as_options(error)}")
     return possible, problems
 
 

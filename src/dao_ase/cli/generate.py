@@ -71,7 +71,7 @@ def generate(
     import json
 
     from dao_ase.cells import seed_of
-    from dao_ase.cli.inputs import parse_formula_units
+    from dao_ase.cli.inputs import named_as_options, parse_formula_units
     from dao_ase.cli.stopping import sigterm_as_ctrl_c
     from dao_ase.database import SETTINGS
     from dao_ase.generator import DAOGenerator
@@ -105,7 +105,7 @@ def generate(
 
             write_gallery(read_run(output), output / GALLERY)
     except (ValueError, TypeError, OSError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(named_as_options(error)) from error
     click.echo(json.dumps(run.summary(), indent=1) if as_json else _table(run.records, output))
     if run.interrupted:
         click.echo(f"interrupted: the {len(run.records)} structures made so far are in {output}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,6 +257,15 @@ def _write(path: Path, structures: Sequence[Atoms]) -> Path:
     except Exception as error:  # as for reading: each of ASE's formats has errors of its own
         raise click.ClickException(f"{path}: cannot be written: {error}") from error
     return path
+
+
+def named_as_options(error: Exception) -> str:
+    """What an error says, with the option in place of a keyword of Python's.
+
+    >>> named_as_options(ValueError("52 atoms; max_atoms= lifts the limit"))
+    '52 atoms; --max-atoms lifts the limit'
+    """
+    return re.sub(r"\b([a-z_]+)= ", lambda found: f"--{found[1].replace('_', '-')} ", str(error))
 
 
 def parse_formula_units(text: str) -> str | tuple[int, ...]:
