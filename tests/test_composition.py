@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dao_ase.composition import Composition, reduced_key
+from dao_ase.composition import IUPAC_ORDER, SYMBOLS, Composition, reduced_key
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,18 @@ def test_formula_round_trip(counts):
     composition = Composition.from_counts(counts)
     assert Composition.parse(composition.formula) == composition
     assert Composition.from_atomic_numbers(composition.atomic_numbers) == composition
+
+
+def test_formulas_in_their_usual_order_are_in_that_of_iupac():
+    for formula in ("CsV3Sb5", "NaCl", "MgO", "SrTiO3", "Zr16Rh8O4", "Cr6Os2", "LiFePO4", "NH3", "CH4", "H2O", "PbTe"):
+        composition = Composition.parse(formula)
+        assert composition.in_iupac_order == composition
+        assert Composition(composition.counts[::-1]).in_iupac_order == composition
+
+
+def test_the_order_of_elements_is_that_of_pymatgen():
+    from pymatgen.core import Element
+
+    assert sorted(IUPAC_ORDER) == sorted(SYMBOLS[1:])
+    known = [symbol for symbol in IUPAC_ORDER if isinstance(Element(symbol).data.get("IUPAC ordering"), int | float)]
+    assert len(known) >= 103 and known == sorted(known, key=lambda symbol: Element(symbol).iupac_ordering)

@@ -11,6 +11,7 @@ from pymatgen.core import Lattice, Structure
 
 from dao_ase.cells import whole_number
 from dao_ase.checkpoint import CheckpointError, load, save
+from dao_ase.composition import Composition
 from dao_ase.generator import DAOGenerator, StructureGenerator
 from dao_ase.rank import installed_potential, ranked_groups, symmetrized, with_energies
 from generation import write_random_generator, write_random_stability
@@ -55,6 +56,16 @@ def test_a_seed_gives_the_same_structures(generator):
     first, again, other = (generator.generate("FeO", n=2, seed=seed, rank=False) for seed in (4, 4, 5))
     assert first == again
     assert first != other
+
+
+@pytest.mark.parametrize("formulas", [("NaCl", "ClNa"), ("CsV3Sb5", "Sb5CsV3")])
+def test_the_order_in_which_a_formula_names_its_elements_is_that_of_the_sites_alone(generator, formulas):
+    usual, turned = (generator.generate(formula, n=3, seed=2, rank=False) for formula in formulas)
+    assert usual == turned
+    for structures, formula in zip((usual, turned), formulas, strict=True):
+        assert {"".join(site.specie.symbol for site in one) for one in structures} == {
+            "".join(symbol * count for symbol, count in Composition.parse(formula).counts)
+        }
 
 
 def test_formula_units(generator):

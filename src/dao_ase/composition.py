@@ -17,6 +17,12 @@ SYMBOLS = (
 """Chemical symbols by atomic number; number 0 is no element."""
 
 ATOMIC_NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number > 0}
+IUPAC_ORDER = (
+    "Og Rn Xe Kr Ar Ne He Fr Cs Rb K Na Li Ra Ba Sr Ca Mg Be Lr No Md Fm Es Cf Bk Cm Am Pu Np U Pa Th Ac Lu Yb Tm Er Ho "
+    "Dy Tb Gd Eu Sm Pm Nd Pr Ce La Y Sc Rf Hf Zr Ti Db Ta Nb V Sg W Mo Cr Bh Re Tc Mn Hs Os Ru Fe Mt Ir Rh Co Ds Pt Pd Ni "
+    "Rg Au Ag Cu Cn Hg Cd Zn Nh Tl In Ga Al B Fl Pb Sn Ge Si C Mc Bi Sb As P N H Lv Po Te Se S O Ts At I Br Cl F"
+).split()
+"""Chemical symbols as formulas order them: table VI of IUPAC's Nomenclature of Inorganic Chemistry (2005)."""
 MAX_ATOMS = 10_000
 """More atoms than this in one cell is taken for a slip of the keyboard."""
 
@@ -121,6 +127,11 @@ class Composition:
         """One formula unit."""
         z = self.formula_units
         return Composition(tuple((symbol, count // z) for symbol, count in self.counts))
+
+    @property
+    def in_iupac_order(self) -> Composition:
+        """The same atoms, elements in `IUPAC_ORDER`: one composition for all formulas of a content."""
+        return Composition(tuple(sorted(self.counts, key=lambda pair: IUPAC_ORDER.index(pair[0]))))
 
     def __mul__(self, formula_units: int) -> Composition:
         return Composition(tuple((symbol, count * formula_units) for symbol, count in self.counts))

@@ -137,7 +137,8 @@ class DAOGenerator(CellSampler, MSONable):
         energy per atom (eV), to which "likely" (True) adds the property "handicap" of structure types that suit the
         elements badly and "energy" adds nothing; "stability" sorts by the energy above the hull that the stability
         model sees. ``deduplicate`` keeps one of each group of equal structures; ``symmetrize`` moves atoms onto the
-        symmetry found within 0.1 Å. The same seed gives the same structures.
+        symmetry found within 0.1 Å. The same seed gives the same structures, in whatever order a formula names its elements;
+        their sites are in that order.
         """
         from dao_ase.rank import check_rank
 
@@ -235,14 +236,14 @@ class DAOGenerator(CellSampler, MSONable):
                 for _ in range(MAX_ATTEMPTS):
                     failed = []
                     structures = self.sample_cells(
-                        [one.cell for one in waiting], [one.seed for one in waiting], guidance,
+                        [one.cell.in_iupac_order for one in waiting], [one.seed for one in waiting], guidance,
                         count=n, ranks=[one.ranks for one in waiting],
                     )  # fmt: skip
                     for request, structure in zip(waiting, structures, strict=True):
                         reason = refusal(structure)
                         if reason is None:
                             bar.update()
-                            yield request.group, structure
+                            yield request.group, _in_order_of(request.cell, structure)
                         else:
                             self.refused[reason] += 1
                             failed.append(replace(request, seed=request.seed + n, ranks=range(0)))
@@ -262,6 +263,13 @@ def _ranks(cells: Sequence[Composition]) -> Iterator[range]:
     for cell in cells:
         yield prototype_ranks(places[cell], counts[cell])
         places[cell] += 1
+
+
+def _in_order_of(cell: Composition, structure: Structure) -> Structure:
+    """The structure with its elements in the order in which the formula that was asked for names them."""
+    places = {symbol: place for place, (symbol, _) in enumerate(cell.counts)}
+    structure.sort(key=lambda site: places[site.specie.symbol])
+    return structure
 
 
 def _as_list(composition: Any) -> list[Any]:
