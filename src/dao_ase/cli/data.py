@@ -122,6 +122,7 @@ def stats(store: Path, plot: Path | None, as_json: bool) -> None:
     help="chgnet, a calculator of ASE, or module:maker.",
 )
 @click.option("--frames", type=click.IntRange(1), default=1, show_default=True, help="Frames of each crystal.")
+@click.option("--mild", is_flag=True, help="Only small strains and displacements.")
 @click.option("--workers", default=1, show_default=True, help="Processes, each with its own teacher.")
 @click.option("--max-crystals", type=click.IntRange(1), help="Take only so many, drawn at random.")
 @click.option("--max-atoms", default=32, show_default=True, help="Leave out larger cells.")
@@ -132,6 +133,7 @@ def label(
     output: Path,
     teacher: str,
     frames: int,
+    mild: bool,
     workers: int,
     max_crystals: int | None,
     max_atoms: int,
@@ -139,11 +141,12 @@ def label(
     as_json: bool,
 ) -> None:
     """Distort the crystals of STORE and label them with a teacher's energy, forces and stress; resumes."""
-    from dao_ase.data.label import LabelRules, label_store
+    from dao_ase.data.label import Distortion, LabelRules, label_store
     from dao_ase.data.store import CrystalStore
 
     try:
-        rules = LabelRules(frames, max_atoms, max_crystals, seed=seed)
+        distortion = Distortion(mild=1.0) if mild else Distortion()
+        rules = LabelRules(frames, max_atoms, max_crystals, seed=seed, distortion=distortion)
         with continued_by_the_same_command():
             counts = label_store(CrystalStore.open(store), teacher, output, rules, workers=workers)
     except (ImportError, OSError, ValueError) as error:
