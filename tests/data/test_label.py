@@ -48,6 +48,24 @@ def test_labels_are_the_teachers(store, tmp_path):
         np.testing.assert_allclose(atoms.get_stress(voigt=False), found["stress"][frame], rtol=1e-3, atol=1e-4)
 
 
+def test_mild_frames_are_near_rest(store, tmp_path):
+    arguments = [
+        "data",
+        "label",
+        str(store.path),
+        "-o",
+        str(tmp_path / "out.npz"),
+        "--teacher",
+        "emt",
+        "--frames",
+        "12",
+        "--mild",
+    ]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    assert set(arrays(tmp_path / "out.npz")["kind"]) == {0, 1}
+
+
 def test_what_is_done_is_not_done_again(store, tmp_path, monkeypatch):
     monkeypatch.setattr(label_module, "PART", 3)
     label_store(store, lambda: ase_teacher(EMT()), tmp_path / "whole.npz", LabelRules(2), progress=False)

@@ -190,7 +190,8 @@ def stiffness(
         machine = Machine(cores, timeout=300.0)
         rules = StiffnessRules(max_atoms, max_crystals, max_cutoff=max_cutoff, machine=machine)
         folder = keep or output.with_suffix(".calculations")
-        counts = label_stiffness(CrystalStore.open(store), output, folder, rules, pseudo_dirs=pseudo_dir)
+        with continued_by_the_same_command():
+            counts = label_stiffness(CrystalStore.open(store), output, folder, rules, pseudo_dirs=pseudo_dir)
     except (OSError, ValueError, EspressoError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
