@@ -5,10 +5,10 @@ import pytest
 from ase import Atoms
 from ase.calculators.emt import EMT
 from click.testing import CliRunner
-from crystals import write_npz
 from pymatgen.core import Lattice, Structure
 
 import dao_ase.data.label as label_module
+from crystals import write_npz
 from dao_ase.cli import main
 from dao_ase.data.build import BuildRules, build
 from dao_ase.data.label import Distortion, Label, LabelRules, ase_teacher, chgnet_teacher, label_store
