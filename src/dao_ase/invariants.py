@@ -17,6 +17,10 @@ from torch import Tensor, nn
 from dao_ase.pair_geometry import DirectionMoments
 
 
+SMALL = 10.0
+"""By which sums of Legendre polynomials from P_2 on are multiplied: near symmetric sites they are small, and learnt last."""
+
+
 class _Moments(torch.autograd.Function):
     """Σ_j m_j ⊗ v_j for each atom. The derivatives come out as the factors lie in memory, which bmm's own do not."""
 
@@ -31,18 +35,18 @@ class _Moments(torch.autograd.Function):
         return torch.bmm(values, gradients[0].transpose(1, 2)), torch.bmm(moments, gradients[0])
 
 
-class _SquaresByRank(torch.autograd.Function):
-    """Σ_c x_c² over the components c of each rank, R (x ⊙ x); its derivative is 2 Rᵀ g ⊙ x."""
+class _Squares(torch.autograd.Function):
+    """Sums of the squares of components, R (x ⊙ x); the derivative is 2 Rᵀ g ⊙ x."""
 
     @staticmethod
-    def forward(ctx: Any, tensors: Tensor, rank_of: Tensor) -> Tensor:
-        ctx.save_for_backward(tensors, rank_of)
-        return torch.bmm(rank_of.expand(len(tensors), -1, -1), tensors * tensors)
+    def forward(ctx: Any, tensors: Tensor, sums: Tensor) -> Tensor:
+        ctx.save_for_backward(tensors, sums)
+        return torch.bmm(sums.expand(len(tensors), -1, -1), tensors * tensors)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        tensors, rank_of = ctx.saved_tensors
-        return torch.bmm((2 * rank_of.T).expand(len(tensors), -1, -1), gradients[0]) * tensors, None
+        tensors, sums = ctx.saved_tensors
+        return torch.bmm((2 * sums.T).expand(len(tensors), -1, -1), gradients[0]) * tensors, None
 
 
 class Invariants(nn.Module):
@@ -50,19 +54,27 @@ class Invariants(nn.Module):
 
     With ``aligned``, also ⟨A^n W, sⁿ⟩ with the vector s = v/√(1 + |v|²), v = A¹ W': how the tensors lie to a direction of
     the neighbourhood itself, which sees three neighbours at once, and four.
+
+    With ``legendre`` the squares are Σ_jk w_ij w_ik P_n(cos θ_jik), from n = 0 on. Those of higher rank vanish where the
+    neighbourhood has no such part, so that the little that a strain adds is not hidden under what was there before.
     """
 
     rank_of: Tensor
+    sums: Tensor
 
-    def __init__(self, channels: int, moments: DirectionMoments, aligned: bool = False) -> None:
+    def __init__(self, channels: int, moments: DirectionMoments, aligned: bool = False, legendre: bool = False) -> None:
         super().__init__()
-        self.features = channels * (len(moments.sizes) + aligned * (len(moments.sizes) - 1))
+        self.rows = [1, len(moments.sizes) - (not legendre), aligned * (len(moments.sizes) - 1)]
+        self.features = channels * sum(self.rows)
         self.mix = nn.Linear(channels, channels, bias=False)
         self.direct = nn.Linear(channels, channels, bias=False) if aligned else None
-        self.moments = moments
+        self.moments, self.legendre = moments, legendre
         # [ranks, components]: which components make up a rank
-        rank_of = torch.eye(len(moments.sizes) - 1).repeat_interleave(torch.tensor(moments.sizes[1:]), 1)
-        self.register_buffer("rank_of", rank_of, persistent=False)
+        rank_of = torch.eye(len(moments.sizes)).repeat_interleave(torch.tensor(moments.sizes), 1)
+        self.register_buffer("rank_of", rank_of[1:, 1:].clone(), persistent=False)
+        self.register_buffer(
+            "sums", polynomials(moments.rank) @ rank_of if legendre else self.rank_of, persistent=False
+        )
 
     def forward(
         self,
@@ -71,10 +83,11 @@ class Invariants(nn.Module):
     ) -> Float[Tensor, "atoms features"]:
         tensors = _Moments.apply(moments, values)
         scalar, others = tensors.split([1, tensors.shape[1] - 1], 1)
-        mixed = self.mix(others)
-        scalars = [scalar, _SquaresByRank.apply(mixed, self.rank_of)]
+        mixed = self.mix(tensors if self.legendre else others)
+        scalars = [scalar, _Squares.apply(mixed, self.sums)]
         if self.direct is not None:
-            aligned = mixed * self._powers(self.direct(others[:, :3]))
+            powers = self._powers(self.direct(others[:, :3]))
+            aligned = mixed[:, -powers.shape[1] :] * powers
             scalars.append(torch.bmm(self.rank_of.expand(len(values), -1, -1), aligned))
         return torch.cat(scalars, 1).flatten(1)
 
@@ -83,3 +96,18 @@ class Invariants(nn.Module):
         vector = vector * torch.rsqrt(1 + vector.square().sum(1, keepdim=True))
         powers = self.moments(vector.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(vector), -1))
         return powers[:, :, 1:].transpose(1, 2)
+
+
+def polynomials(rank: int) -> Float[Tensor, "polynomials powers"]:
+    """The coefficients of the Legendre polynomials P_0 … P_rank, those from P_2 on times `SMALL`.
+
+    >>> polynomials(2) / torch.tensor([[1.0], [1.0], [SMALL]])
+    tensor([[ 1.0000,  0.0000,  0.0000],
+            [ 0.0000,  1.0000,  0.0000],
+            [-0.5000,  0.0000,  1.5000]])
+    """
+    table = torch.eye(rank + 1)
+    for n in range(1, rank):  # (n + 1) P_n+1 = (2n + 1) x P_n − n P_n−1
+        table[n + 1] = ((2 * n + 1) * table[n].roll(1) - n * table[n - 1]) / (n + 1)
+    table[2:] *= SMALL
+    return table

@@ -121,12 +121,18 @@ class NeighborDensity(nn.Module):
     """The first look: an unnormalised sum over neighbours, Σ_j s(z_j) ⊙ (W b_ij) ⊗ r̂ⁿ, of which the invariants are kept."""
 
     def __init__(
-        self, width: int, value_width: int, radial: int, moments: DirectionMoments, aligned: bool = False
+        self,
+        width: int,
+        value_width: int,
+        radial: int,
+        moments: DirectionMoments,
+        aligned: bool = False,
+        legendre: bool = False,
     ) -> None:
         super().__init__()
         self.value = nn.Linear(width, value_width)
         self.filter = nn.Linear(radial, value_width, bias=False)
-        self.invariants = Invariants(value_width, moments, aligned)
+        self.invariants = Invariants(value_width, moments, aligned, legendre)
         self.out = nn.Linear(self.invariants.features, width)
 
     def forward(
@@ -159,6 +165,7 @@ class NeighborAttention(nn.Module):
         radial: int,
         moments: DirectionMoments,
         aligned: bool = False,
+        legendre: bool = False,
     ) -> None:
         super().__init__()
         self.heads, self.head_width, self.radial = heads, key_width // heads, radial
@@ -166,7 +173,7 @@ class NeighborAttention(nn.Module):
         self.key = nn.Linear(width, key_width, bias=False)
         self.value = nn.Linear(width, value_width)
         self.filter = nn.Linear(radial, value_width, bias=False)
-        self.invariants = Invariants(value_width, moments, aligned)
+        self.invariants = Invariants(value_width, moments, aligned, legendre)
         self.out = nn.Linear(self.invariants.features + heads, width)
         pair_rows = torch.arange(heads * radial).view(radial, heads).T.flatten() + key_width  # as the heads want them
         others = torch.arange(key_width + heads * radial, 2 * key_width + heads * radial + value_width)

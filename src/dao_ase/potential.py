@@ -48,6 +48,7 @@ class PotentialConfig:
     radial: int = 8
     rank: int = 3
     aligned: bool = False
+    legendre: bool = False
     cutoff_min: float = 4.5
     cutoff_offset: float = 2.5
     cutoff_scale: float = 0.8
@@ -81,11 +82,13 @@ class Potential(nn.Module):
         moments = DirectionMoments(c.rank)
         self.moments = moments
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, c.width)
-        self.density = NeighborDensity(c.width, c.value_width, c.radial, moments, c.aligned)
+        self.density = NeighborDensity(c.width, c.value_width, c.radial, moments, c.aligned, c.legendre)
         self.blocks = nn.ModuleList(
             NeighborBlock(
                 c.width,
-                NeighborAttention(c.width, c.heads, c.key_width, c.value_width, c.radial, moments, c.aligned),
+                NeighborAttention(
+                    c.width, c.heads, c.key_width, c.value_width, c.radial, moments, c.aligned, c.legendre
+                ),
             )
             for _ in range(c.layers)
         )

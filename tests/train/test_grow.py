@@ -38,7 +38,9 @@ def gradient(model: Potential) -> dict[str, torch.Tensor]:
     return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
 
 
-@pytest.mark.parametrize("settings", [{"layers": 4}, {"aligned": True}, {"layers": 3, "aligned": True}])
+@pytest.mark.parametrize(
+    "settings", [{"layers": 4}, {"aligned": True}, {"layers": 3, "aligned": True, "legendre": True}]
+)
 def test_more_layers_and_scalars_are_the_same_function(settings):
     small = random_potential()
     large = extend(small, **settings)
@@ -46,6 +48,14 @@ def test_more_layers_and_scalars_are_the_same_function(settings):
     assert torch.allclose(before.energies, after.energies, atol=1e-9)
     assert torch.allclose(before.forces, after.forces, atol=1e-9)
     assert gradient(large)["blocks.1.attention.out.weight"].abs().sum(0).min() > 0  # the new columns learn, too
+
+
+def test_polynomials_are_the_same_function():
+    powers = extend(random_potential(), aligned=True)
+    legendre = extend(powers, legendre=True)
+    before, after = predict_crystals(powers, CRYSTALS), predict_crystals(legendre, CRYSTALS)
+    assert torch.allclose(before.energies, after.energies, atol=1e-9)
+    assert torch.allclose(before.forces, after.forces, atol=1e-9)
 
 
 def test_it_only_grows():

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dao_ase import checkpoint
+from dao_ase.invariants import polynomials
 from dao_ase.potential import Potential, PotentialConfig
 
 WRITERS = ("attention.out", "feed_forward.2")
@@ -49,12 +50,20 @@ def _shared(weight: Tensor, times: int, spread: float, rng: torch.Generator) -> 
     return torch.cat([weight * share for share in shares], 1)
 
 
-def extend(model: Potential, *, layers: int | None = None, aligned: bool | None = None, seed: int = 0) -> Potential:
-    """The same function with more layers, or with the scalars that ``aligned`` adds to each look at the neighbours."""
+def extend(
+    model: Potential,
+    *,
+    layers: int | None = None,
+    aligned: bool | None = None,
+    legendre: bool | None = None,
+    seed: int = 0,
+) -> Potential:
+    """The same function with more layers, with the scalars that ``aligned`` adds, or with those of ``legendre``."""
     torch.manual_seed(seed)
     old = model.config
-    config = replace(old, layers=layers or old.layers, aligned=old.aligned if aligned is None else aligned)
-    if config.layers < old.layers or config.aligned < old.aligned:
+    wanted = {"layers": layers, "aligned": aligned, "legendre": legendre}
+    config = replace(old, **{name: value for name, value in wanted.items() if value is not None})
+    if any(getattr(config, name) < getattr(old, name) for name in wanted):
         raise ValueError(f"{config} is smaller than {old}")
     larger = Potential(config).to(model.reference.dtype)
     trained, new = model.state_dict(), larger.state_dict()
@@ -62,15 +71,27 @@ def extend(model: Potential, *, layers: int | None = None, aligned: bool | None 
         for name, target in new.items():
             if name in trained:
                 value = trained[name]
-                if value.shape != target.shape:  # more scalars stand between those of before and the logarithms of Z
-                    first = old.value_width * len(model.moments.sizes)
-                    gap = value.new_zeros(len(value), target.shape[1] - value.shape[1])
-                    value = torch.cat([value[:, :first], gap, value[:, first:]], 1)
-                target.copy_(value)
+                target.copy_(_read_anew(value, old, config) if value.shape != target.shape else value)
             elif any(part in name for part in WRITERS):
                 target.zero_()
     larger.load_state_dict(new)
     return larger
+
+
+def _read_anew(weight: Tensor, old: PotentialConfig, new: PotentialConfig) -> Tensor:
+    """What reads the scalars of a neighbourhood, and then the logarithms of Z, for those that ``new`` has."""
+    rank, channels = old.rank, old.value_width
+    first, squares, aligned, rest = weight.split(
+        [part * channels for part in (1, rank + old.legendre, rank * old.aligned)]
+        + [weight.shape[1] - channels * (1 + rank + old.legendre + rank * old.aligned)],
+        1,
+    )
+    if new.legendre > old.legendre:  # Σ u_n x_n with x = P⁻¹ q, of which x_0 was not read
+        back = torch.linalg.inv(polynomials(rank).to(weight))[1:]
+        squares = torch.einsum("onc,nl->olc", squares.unflatten(1, (rank, channels)), back).flatten(1)
+    if new.aligned > old.aligned:
+        aligned = weight.new_zeros(len(weight), rank * channels)
+    return torch.cat([first, squares, aligned, rest], 1)
 
 
 def main() -> None:
@@ -81,11 +102,12 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=1, help="as many channels of the states")
     parser.add_argument("--layers", type=int, help="how many layers it shall have")
     parser.add_argument("--aligned", action="store_true", default=None, help="with the aligned scalars")
+    parser.add_argument("--legendre", action="store_true", default=None, help="with Legendre polynomials of angles")
     options = parser.parse_args()
     tensors, header = checkpoint.load(options.source)
     model = Potential(PotentialConfig.from_header(header["config"]))
     model.load_state_dict(tensors)
-    model = extend(model, layers=options.layers, aligned=options.aligned)
+    model = extend(model, layers=options.layers, aligned=options.aligned, legendre=options.legendre)
     if options.times > 1:
         model = widen(model, options.times)
     checkpoint.save(options.target, model.state_dict(), header | model.header())
