@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from numpy.polynomial.legendre import legval
 
 from dao_ase.derivatives import pairs_of
+from dao_ase.invariants import SMALL, Invariants
 from dao_ase.neighbor_attention import NeighborAttention, PairFeatures, collect, gather
 from dao_ase.neighbors import Neighbors, Pairs
 from dao_ase.pair_geometry import DirectionMoments, envelope, waves
@@ -32,6 +34,33 @@ def test_inner_products_of_moments_are_powers_of_the_cosine(rank):
     products = (moments(first) * moments(second)).split(moments.sizes, -1)
     for power, product in enumerate(products):
         assert torch.allclose(product.sum(-1), cosine**power, atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3, 4])
+def test_scalars_are_sums_of_legendre_polynomials(rank):
+    moments = DirectionMoments(rank)
+    invariants = Invariants(5, moments, legendre=True).double()
+    directions = torch.nn.functional.normalize(torch.randn(3, 7, 3, dtype=torch.float64), dim=-1)
+    values = torch.randn(3, 7, 5, dtype=torch.float64)
+    found = invariants(moments.double()(directions.flatten(0, 1)).unflatten(0, (3, 7)), values).unflatten(1, (-1, 5))
+    assert torch.allclose(found[:, 0], values.sum(1))
+    mixed, cosine = invariants.mix(values), directions @ directions.transpose(1, 2)
+    for n in range(rank + 1):
+        by_angle = torch.from_numpy(legval(cosine.detach().numpy(), [0] * n + [1]))
+        wanted = torch.einsum("ajc,ajk,akc->ac", mixed, by_angle, mixed) * (SMALL if n > 1 else 1)
+        assert torch.allclose(found[:, n + 1], wanted, atol=1e-5)
+
+
+def test_only_a_strain_makes_the_second_polynomial_of_a_tetrahedron():
+    moments, invariants = DirectionMoments(2).double(), Invariants(1, DirectionMoments(2), legendre=True).double()
+    bonds = torch.tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=torch.float64)
+
+    def second(strain: float) -> torch.Tensor:
+        stretched = torch.nn.functional.normalize(bonds * torch.tensor([1, 1, 1 + strain]), dim=-1)
+        return invariants(moments(stretched)[None], torch.ones(1, 4, 1, dtype=torch.float64))[0, -1]
+
+    assert second(0.0).abs() < 1e-6
+    assert float(second(0.02) / second(0.01)) == pytest.approx(4, rel=0.05)
 
 
 def test_gather_and_collect_are_transposes_at_every_order():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dao_ase.invariants import _Moments, _SquaresByRank
+from dao_ase.invariants import _Moments, _Squares
 from dao_ase.neighbor_attention import _EnvelopedSoftmax, _Logits
 from dao_ase.pair_geometry import DirectionMoments, envelope, envelope_slope, polar, waves
 from dao_ase.potential import _Repulsion
@@ -37,7 +37,7 @@ CASES = {
     "logits": (_Logits.apply, (random(2, 3, 4), random(2, 5, 4), random(2, 3, 6), random(2, 5, 6))),
     "softmax": (weights_and_log_sum, (random(2, 3, 5), between(0.1, 1, 2, 5))),
     "moments of values": (_Moments.apply, (random(2, 5, 4), random(2, 5, 3))),
-    "squares": (lambda x: _SquaresByRank.apply(x, RANK_OF), (random(2, 9, 3),)),
+    "squares": (lambda x: _Squares.apply(x, RANK_OF), (random(2, 9, 3),)),
     "repulsion": (lambda r: _Repulsion.apply(r, *NUCLEI), (between(0.3, 3, 6),)),
 }
 

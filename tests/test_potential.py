@@ -16,9 +16,9 @@ STEP = 1e-5
 CRYSTALS = ["silicon", "salt", "caesium", "skewed"]
 
 
-@pytest.fixture(scope="module")
-def model() -> Potential:
-    return random_potential()
+@pytest.fixture(scope="module", params=[{}, {"aligned": True, "legendre": True}], ids=["powers", "polynomials"])
+def model(request) -> Potential:
+    return random_potential(**request.param)
 
 
 def energy_of(model: Potential, atoms: Atoms) -> float:
