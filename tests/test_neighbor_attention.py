@@ -60,7 +60,7 @@ def test_only_a_strain_makes_the_second_polynomial_of_a_tetrahedron():
         return invariants(moments(stretched)[None], torch.ones(1, 4, 1, dtype=torch.float64))[0, -1]
 
     assert second(0.0).abs() < 1e-6
-    assert float(second(0.02) / second(0.01)) == pytest.approx(4, rel=0.05)
+    assert (second(0.02) / second(0.01)).item() == pytest.approx(4, rel=0.05)
 
 
 def test_gather_and_collect_are_transposes_at_every_order():
