@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ def extend(
     """The same function with more layers, with the scalars that ``aligned`` adds, or with those of ``legendre``."""
     torch.manual_seed(seed)
     old = model.config
-    wanted = {"layers": layers, "aligned": aligned, "legendre": legendre}
+    wanted: dict[str, Any] = {"layers": layers, "aligned": aligned, "legendre": legendre}
     config = replace(old, **{name: value for name, value in wanted.items() if value is not None})
     if any(getattr(config, name) < getattr(old, name) for name in wanted):
         raise ValueError(f"{config} is smaller than {old}")
