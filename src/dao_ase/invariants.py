@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from dao_ase.pair_geometry import DirectionMoments
 
 SMALL = 10.0
-"""By which sums of Legendre polynomials from P_2 on are multiplied: near symmetric sites they are small, and learnt last."""
+"""By which sums of Legendre polynomials from P_2 on are multiplied: near symmetric sites they are small, and learnt last.
+Trained weights hold it."""
 
 
 class _Moments(torch.autograd.Function):

@@ -83,6 +83,14 @@ def test_labels_are_relative_to_rest_and_are_not_made_twice(store, program, tmp_
     assert label() == counts and program() == 6
 
 
+@pytest.mark.parametrize("rules", [StiffnessRules(max_pressure=0.0), StiffnessRules(max_cutoff=20.0)])
+def test_too_few_plane_waves_are_no_label(store, program, tmp_path, rules):
+    counts = label_stiffness(
+        store, tmp_path / "out.npz", tmp_path / "kept", rules, pseudo_dirs=[tmp_path / "upf"], progress=False
+    )
+    assert counts == {"crystals": 0, "frames": 0, "left out": 3} and not (tmp_path / "out.npz").exists()
+
+
 def test_command_says_what_is_missing(store, program, tmp_path, monkeypatch):
     arguments = ["data", "stiffness", str(store.path), "--pseudo-dir", str(tmp_path / "upf")]
     wrong = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out.txt")])

@@ -163,7 +163,8 @@ def label(
 @click.option("--max-crystals", type=click.IntRange(1), help="Take only so many, cubic ones first.")
 @click.option("--max-cutoff", default=90.0, show_default=True, help="Leave out what needs more, Ry.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Folder of what pw.x finished.")
-@click.option("--pseudo-dir", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--pseudo-dir", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Folder of pseudopotentials. Also looked at: ESPRESSO_PSEUDO and Debian's packages.")  # fmt: skip
 @click.option("--cores", type=click.IntRange(1), default=1, show_default=True, help="MPI ranks of pw.x.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def stiffness(
@@ -179,7 +180,7 @@ def stiffness(
 ) -> None:
     """Strain the simplest crystals of STORE a little and label them with forces and stresses of pw.x; resumes.
 
-    Norm-conserving pseudopotentials of PBE are needed (--pseudo-dir, or ESPRESSO_PSEUDO).
+    Norm-conserving pseudopotentials of PBE are needed; a cell that takes longer than five minutes is left for the next time.
     """
     from dao_ase.data.store import CrystalStore
     from dao_ase.espresso.errors import EspressoError

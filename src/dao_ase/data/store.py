@@ -15,6 +15,8 @@ from dao_ase.data.shards import ShardError, decode_texts, encode_texts, gather_a
 
 INDEX = "index.json"
 FORMAT, VERSION = "dao-ase crystals", 1
+FORMATION_ENERGIES = ("formation_energy_per_atom", "ef_mp_legacy")
+"""Labels (eV/atom) of the releases of the Materials Project; the first that is known counts."""
 
 
 class CrystalStore:

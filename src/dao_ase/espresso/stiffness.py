@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dao_ase.convert import to_atoms
-from dao_ase.data.store import CrystalStore
+from dao_ase.data.store import FORMATION_ENERGIES, CrystalStore
 from dao_ase.espresso.calculation import Calculation
 from dao_ase.espresso.errors import EspressoError
 from dao_ase.espresso.presets import Preset, load_preset
@@ -40,8 +40,6 @@ STEP = 0.08
 """Å by which an atom is moved along z."""
 KIND = 3
 """How these frames are marked beside those of `dao_ase.data.label`."""
-FORMATION_ENERGIES = ("formation_energy_per_atom", "ef_mp_legacy")
-"""Labels of a store (eV/atom) that tell whether a crystal forms."""
 CUBIC = 195
 """The first cubic space group."""
 NON_METALS = frozenset("H B C N O F Si P S Cl Ge As Se Br Sb Te I".split())

@@ -18,15 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dao_ase.data.store import CrystalStore
+from dao_ase.data.store import FORMATION_ENERGIES, CrystalStore
 from dao_ase.neighbors import find_pairs
 from dao_ase.radii import COVALENT_RADII
 from dao_ase.train.labelled import LabelledCrystals, element_counts, fit_references
 
 logger = logging.getLogger(__name__)
 
-FORMATION_ENERGIES = ("formation_energy_per_atom", "ef_mp_legacy")
-"""Labels (eV/atom); the first that is known counts."""
 SOURCE, SAME_FUNCTIONAL = "structure_source", (0, 3, 4)
 """The label that tells where a structure of MP-20 train was found, and its values for cells relaxed with PBE."""
 FEWEST = 3

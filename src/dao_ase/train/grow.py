@@ -2,11 +2,13 @@
 
     python -m dao_ase.train.grow runs/dao_p_longer/weights.safetensors runs/dao_p_wide.safetensors --times 2
     python -m dao_ase.train.grow src/dao_ase/weights/dao_p.safetensors runs/dao_p_aligned.safetensors --aligned --layers 3
+    python -m dao_ase.train.grow runs/dao_p_stiff/weights.safetensors runs/dao_p_polynomials.safetensors --legendre
 
 Wider: a state x becomes [x, x]. What reads it shares its weight between the copies at random, W → [W u, W (1 − u)], so that
 the sum is as before and the copies learn different things from the first step on; what writes it writes both.
 
-Deeper, and with more scalars of a neighbourhood: what is new is at random, and read with weight zero.
+Deeper, and with more scalars of a neighbourhood: what is new is at random, and read with weight zero. With
+Legendre polynomials in place of powers of a cosine: what reads them is converted.
 """
 
 from __future__ import annotations
