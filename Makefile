@@ -55,8 +55,8 @@ test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint
-	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check --no-cache $(SOURCES)
+	$(BIN)/ruff format --check --no-cache $(SOURCES)
 	$(BIN)/mypy
 
 format: $(VENV)/.lint

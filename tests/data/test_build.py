@@ -10,11 +10,11 @@ import time
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from crystals import CRYSTALS, quartz, rock_salt, rutile, write_csv, write_npz
 from pymatgen.core import Lattice, Structure
 from test_matching import disguised
 
 import dao_ase.data.build as build_module
+from crystals import CRYSTALS, quartz, rock_salt, rutile, write_csv, write_npz
 from dao_ase.cli import main
 from dao_ase.data.build import BuildRules, build
 from dao_ase.data.shards import ShardError

@@ -5,12 +5,12 @@ import warnings
 
 import numpy as np
 import pytest
-from crystals import CRYSTALS, SHARED, needs_shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
 
+from crystals import CRYSTALS, SHARED, needs_shared
 from dao_ase.data.cif import NotSimple, read_any_cif, read_cif, read_simple_cif
 from dao_ase.data.records import RejectedRecord
 from dao_ase.data.tables import NpzSource

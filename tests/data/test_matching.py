@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from crystals import CRYSTALS, SHARED, needs_shared, quartz, rock_salt, rutile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
+from crystals import CRYSTALS, SHARED, needs_shared, quartz, rock_salt, rutile
 from dao_ase.composition import reduced_key
 from dao_ase.data.fingerprint import distance_shifts, fingerprint
 from dao_ase.data.matching import (

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from crystals import CRYSTALS
 
+from crystals import CRYSTALS
 from dao_ase.data.optimade import OptimadeSource
 from dao_ase.data.sources import open_source, read
 

@@ -9,12 +9,12 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import write
-from crystals import CRYSTALS, SHARED, needs_shared, write_csv, write_npz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 
+from crystals import CRYSTALS, SHARED, needs_shared, write_csv, write_npz
 from dao_ase.data.records import Record
 from dao_ase.data.sources import open_source, read
 

@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from crystals import CRYSTALS, rock_salt, write_npz
 from test_build import AS_IS
 
+from crystals import CRYSTALS, rock_salt, write_npz
 from dao_ase.data.build import build
 from dao_ase.data.sources import open_source
 from dao_ase.data.splits import grouped_split, official_split, read_ids

@@ -1,8 +1,8 @@
 """A store as a source: what was built comes back, with its labels and where it came from."""
 
 import numpy as np
-from crystals import CRYSTALS, write_npz
 
+from crystals import CRYSTALS, write_npz
 from dao_ase.data.build import BuildRules, build
 from dao_ase.data.sources import open_source, read
 from dao_ase.data.store import CrystalStore
