@@ -5,7 +5,7 @@ import torch
 from numpy.polynomial.legendre import legval
 
 from dao_ase.derivatives import pairs_of
-from dao_ase.invariants import SMALL, Invariants
+from dao_ase.invariants import SMALL, SYMMETRIC, Invariants
 from dao_ase.neighbor_attention import NeighborAttention, PairFeatures, collect, gather
 from dao_ase.neighbors import Neighbors, Pairs
 from dao_ase.pair_geometry import DirectionMoments, envelope, waves
@@ -63,6 +63,17 @@ def test_only_a_strain_makes_the_second_polynomial_of_a_tetrahedron():
     assert (second(0.02) / second(0.01)).item() == pytest.approx(4, rel=0.05)
 
 
+def test_logarithms_are_of_the_squares_that_vanish_at_symmetric_sites():
+    moments = DirectionMoments(3)
+    invariants = Invariants(5, moments, legendre=True, logarithms=True)
+    directions = torch.nn.functional.normalize(torch.randn(2, 7, 3), dim=-1)
+    found = invariants(moments(directions.flatten(0, 1)).unflatten(0, (2, 7)), torch.randn(2, 7, 5))
+    squares, logarithms = found.unflatten(1, (-1, 5))[:, 2:5], found.unflatten(1, (-1, 5))[:, 5:]
+    assert torch.allclose(logarithms, torch.log1p(squares / SYMMETRIC), atol=1e-4)
+    with pytest.raises(ValueError, match="legendre"):
+        Invariants(5, moments, logarithms=True)
+
+
 def test_gather_and_collect_are_transposes_at_every_order():
     crystal = to_crystals(skewed())
     some = Pairs(*(part[:6] for part in pairs_of(random_potential(), crystal)))
@@ -76,7 +87,7 @@ def test_gather_and_collect_are_transposes_at_every_order():
 
 def test_a_loud_neighbour_beyond_the_cutoff_is_not_heard():
     """Where the envelope is zero, no logit sets the scale of the softmax or overflows in it."""
-    attention = NeighborAttention(8, 2, 4, 4, 3, DirectionMoments(1))
+    attention = NeighborAttention(8, 2, 4, 3, Invariants(4, DirectionMoments(1)))
     rows = Neighbors.from_pairs(Pairs(torch.tensor([0]), torch.tensor([1]), torch.zeros(1, 3, dtype=torch.long)), 2)
     shape = rows.index.shape
     pairs = PairFeatures(torch.full((*shape, 3), 1e4), torch.zeros(shape), torch.zeros(*shape, 4))

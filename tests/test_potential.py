@@ -16,7 +16,10 @@ STEP = 1e-5
 CRYSTALS = ["silicon", "salt", "caesium", "skewed"]
 
 
-@pytest.fixture(scope="module", params=[{}, {"aligned": True, "legendre": True}], ids=["powers", "polynomials"])
+EVERY_SCALAR = {"aligned": True, "legendre": True, "logarithms": True}
+
+
+@pytest.fixture(scope="module", params=[{}, EVERY_SCALAR], ids=["powers", "every scalar"])
 def model(request) -> Potential:
     return random_potential(**request.param)
 

@@ -19,6 +19,9 @@ from dao_ase.pair_geometry import DirectionMoments
 SMALL = 10.0
 """By which sums of Legendre polynomials from P_2 on are multiplied: near symmetric sites they are small, and learnt last.
 Trained weights hold it."""
+SYMMETRIC = 0.003
+"""Below this the logarithm of a square is linear in it, as at sites that are strained by a few percent. Trained weights hold
+it."""
 
 
 class _Moments(torch.autograd.Function):
@@ -56,19 +59,30 @@ class Invariants(nn.Module):
     the neighbourhood itself, which sees three neighbours at once, and four.
 
     With ``legendre`` the squares are Σ_jk w_ij w_ik P_n(cos θ_jik), from n = 0 on. Those of higher rank vanish where the
-    neighbourhood has no such part, so that the little that a strain adds is not hidden under what was there before.
+    neighbourhood has no such part, so that the little that a strain adds is not hidden under what was there before. With
+    ``logarithms``, also log(1 + q/q₀) of those squares q from n = 1 on: a strain of a percent makes a thousandth of what q
+    is elsewhere, too little to be learnt from.
     """
 
     rank_of: Tensor
     sums: Tensor
 
-    def __init__(self, channels: int, moments: DirectionMoments, aligned: bool = False, legendre: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int,
+        moments: DirectionMoments,
+        *,
+        aligned: bool = False,
+        legendre: bool = False,
+        logarithms: bool = False,
+    ) -> None:
         super().__init__()
-        self.rows = [1, len(moments.sizes) - (not legendre), aligned * (len(moments.sizes) - 1)]
-        self.features = channels * sum(self.rows)
+        if logarithms and not legendre:
+            raise ValueError("logarithms are of sums of Legendre polynomials: they need legendre = true")
+        self.channels, self.features = channels, channels * (1 + legendre + moments.rank * (1 + aligned + logarithms))
         self.mix = nn.Linear(channels, channels, bias=False)
         self.direct = nn.Linear(channels, channels, bias=False) if aligned else None
-        self.moments, self.legendre = moments, legendre
+        self.moments, self.legendre, self.logarithms = moments, legendre, logarithms
         # [ranks, components]: which components make up a rank
         rank_of = torch.eye(len(moments.sizes)).repeat_interleave(torch.tensor(moments.sizes), 1)
         self.register_buffer("rank_of", rank_of[1:, 1:].clone(), persistent=False)
@@ -84,11 +98,14 @@ class Invariants(nn.Module):
         tensors = _Moments.apply(moments, values)
         scalar, others = tensors.split([1, tensors.shape[1] - 1], 1)
         mixed = self.mix(tensors if self.legendre else others)
-        scalars = [scalar, _Squares.apply(mixed, self.sums)]
+        squares = _Squares.apply(mixed, self.sums)
+        scalars = [scalar, squares]
         if self.direct is not None:
             powers = self._powers(self.direct(others[:, :3]))
             aligned = mixed[:, -powers.shape[1] :] * powers
             scalars.append(torch.bmm(self.rank_of.expand(len(values), -1, -1), aligned))
+        if self.logarithms:
+            scalars.append(torch.log1p(squares[:, 1:] / SYMMETRIC))
         return torch.cat(scalars, 1).flatten(1)
 
     def _powers(self, vector: Float[Tensor, "atoms 3 channels"]) -> Float[Tensor, "atoms components channels"]:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from dao_ase.invariants import Invariants
 from dao_ase.layers import FeedForward
 from dao_ase.neighbors import Neighbors
-from dao_ase.pair_geometry import DirectionMoments
 
 FEW_SLOTS = 2048
 """Up to here a scatter costs less than a gather and a sum."""
@@ -120,20 +119,12 @@ def collect(slots: Float[Tensor, "atoms slots features"], neighbors: Neighbors) 
 class NeighborDensity(nn.Module):
     """The first look: an unnormalised sum over neighbours, Σ_j s(z_j) ⊙ (W b_ij) ⊗ r̂ⁿ, of which the invariants are kept."""
 
-    def __init__(
-        self,
-        width: int,
-        value_width: int,
-        radial: int,
-        moments: DirectionMoments,
-        aligned: bool = False,
-        legendre: bool = False,
-    ) -> None:
+    def __init__(self, width: int, radial: int, invariants: Invariants) -> None:
         super().__init__()
-        self.value = nn.Linear(width, value_width)
-        self.filter = nn.Linear(radial, value_width, bias=False)
-        self.invariants = Invariants(value_width, moments, aligned, legendre)
-        self.out = nn.Linear(self.invariants.features, width)
+        self.value = nn.Linear(width, invariants.channels)
+        self.filter = nn.Linear(radial, invariants.channels, bias=False)
+        self.invariants = invariants
+        self.out = nn.Linear(invariants.features, width)
 
     def forward(
         self, atoms: Float[Tensor, "atoms width"], pairs: PairFeatures, neighbors: Neighbors
@@ -156,25 +147,16 @@ class NeighborAttention(nn.Module):
     value_head: Tensor
     order: Tensor
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        key_width: int,
-        value_width: int,
-        radial: int,
-        moments: DirectionMoments,
-        aligned: bool = False,
-        legendre: bool = False,
-    ) -> None:
+    def __init__(self, width: int, heads: int, key_width: int, radial: int, invariants: Invariants) -> None:
         super().__init__()
+        value_width = invariants.channels
         self.heads, self.head_width, self.radial = heads, key_width // heads, radial
         self.query = nn.Linear(width, key_width + heads * radial)
         self.key = nn.Linear(width, key_width, bias=False)
         self.value = nn.Linear(width, value_width)
         self.filter = nn.Linear(radial, value_width, bias=False)
-        self.invariants = Invariants(value_width, moments, aligned, legendre)
-        self.out = nn.Linear(self.invariants.features + heads, width)
+        self.invariants = invariants
+        self.out = nn.Linear(invariants.features + heads, width)
         pair_rows = torch.arange(heads * radial).view(radial, heads).T.flatten() + key_width  # as the heads want them
         others = torch.arange(key_width + heads * radial, 2 * key_width + heads * radial + value_width)
         self.register_buffer("order", torch.cat([torch.arange(key_width), pair_rows, others]), persistent=False)

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dao_ase.composition import SYMBOLS
+from dao_ase.invariants import Invariants
 from dao_ase.neighbor_attention import (
     NeighborAttention,
     NeighborBlock,
@@ -49,6 +50,7 @@ class PotentialConfig:
     rank: int = 3
     aligned: bool = False
     legendre: bool = False
+    logarithms: bool = False
     cutoff_min: float = 4.5
     cutoff_offset: float = 2.5
     cutoff_scale: float = 0.8
@@ -79,17 +81,11 @@ class Potential(nn.Module):
     def __init__(self, config: PotentialConfig | None = None) -> None:
         super().__init__()
         self.config = c = config if config is not None else PotentialConfig()
-        moments = DirectionMoments(c.rank)
-        self.moments = moments
+        self.moments = DirectionMoments(c.rank)
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, c.width)
-        self.density = NeighborDensity(c.width, c.value_width, c.radial, moments, c.aligned, c.legendre)
+        self.density = NeighborDensity(c.width, c.radial, self._invariants())
         self.blocks = nn.ModuleList(
-            NeighborBlock(
-                c.width,
-                NeighborAttention(
-                    c.width, c.heads, c.key_width, c.value_width, c.radial, moments, c.aligned, c.legendre
-                ),
-            )
+            NeighborBlock(c.width, NeighborAttention(c.width, c.heads, c.key_width, c.radial, self._invariants()))
             for _ in range(c.layers)
         )
         self.head = nn.Sequential(
@@ -176,6 +172,10 @@ class Potential(nn.Module):
         The last ones are what the energy is read from; properties.py reads other properties from all of them.
         """
         return self._states(atomic_numbers, self._shell(atomic_numbers, vectors, neighbors).pairs, neighbors)
+
+    def _invariants(self) -> Invariants:
+        c = self.config
+        return Invariants(c.value_width, self.moments, aligned=c.aligned, legendre=c.legendre, logarithms=c.logarithms)
 
     def _shell(self, atomic_numbers: Tensor, vectors: Tensor, neighbors: Neighbors) -> _Shell:
         radius = self.radii[atomic_numbers]

@@ -39,7 +39,8 @@ def gradient(model: Potential) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"layers": 4}, {"aligned": True}, {"layers": 3, "aligned": True, "legendre": True}]
+    "settings",
+    [{"layers": 4}, {"aligned": True}, {"layers": 3, "aligned": True, "legendre": True, "logarithms": True}],
 )
 def test_more_layers_and_scalars_are_the_same_function(settings):
     small = random_potential()
@@ -52,7 +53,7 @@ def test_more_layers_and_scalars_are_the_same_function(settings):
 
 def test_polynomials_are_the_same_function():
     powers = extend(random_potential(), aligned=True)
-    legendre = extend(powers, legendre=True)
+    legendre = extend(extend(powers, legendre=True), logarithms=True)
     before, after = predict_crystals(powers, CRYSTALS), predict_crystals(legendre, CRYSTALS)
     assert torch.allclose(before.energies, after.energies, atol=1e-9)
     assert torch.allclose(before.forces, after.forces, atol=1e-9)

@@ -108,6 +108,24 @@ def test_unknown_energies_teach_nothing_about_energies():
     assert torch.isfinite(losses["loss"])
 
 
+def test_small_crystals_count_as_much_as_large_ones_where_forces_are_means_of_crystals():
+    data, model = frames(6), random_potential().float()
+    source = batches(data, model)
+    alone = [source.batch(np.array([frame])) for frame in range(6)]
+
+    def force_loss(batch, **settings):
+        objective = PotentialObjective(0.0, 1.0, 0.0, **settings)
+        return float(objective.loss(model, batch, torch.Generator())["loss"].detach())
+
+    together = source.batch(np.arange(6))
+    losses = [force_loss(batch) for batch in alone]
+    assert len(set(data.num_atoms)) > 1
+    by_crystal, by_atom = np.mean(losses), np.average(losses, weights=data.num_atoms)
+    for share in (0.0, 0.5, 1.0):
+        expected = share * by_crystal + (1 - share) * by_atom
+        assert force_loss(together, per_crystal=share) == pytest.approx(expected, rel=1e-5)
+
+
 def test_training_lowers_every_error(tmp_path):
     torch.manual_seed(0)
     data, model = frames(), Potential(TINY)
@@ -162,3 +180,13 @@ def test_strained_solids_are_dft_frames_of_their_own(tmp_path):
     assert 0 < held < count and len(data.val_dft) - len(without.val_dft) == held
     assert len(data.train) - len(without.train) == count - held
     assert (data.repeats[len(without.train) :] == 10).all(), "they come last, so that pairs that were found before stay"
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the reference data sets beside the checkout")
+def test_labels_of_small_cells_can_be_left_out():
+    every, larger = load_potential_data(SHARED), load_potential_data(SHARED, min_label_atoms=6)
+    assert len(every.train) == len(larger.train), "so that pairs that were found before stay"
+    left_out = every.repeats > larger.repeats
+    label = np.isfinite(every.train.energy)
+    assert (left_out == (label & (every.train.num_atoms < 6))).all() and left_out.any()
+    assert (larger.repeats[left_out] == 0).all()

@@ -45,9 +45,11 @@ CUBIC = 195
 NON_METALS = frozenset("H B C N O F Si P S Cl Ge As Se Br Sb Te I".split())
 SIMPLE_METALS = frozenset("Li Be Na Mg Al K Ca Zn Ga Rb Sr In Cs Ba".split())
 """With a non-metal they make what needs few k-points."""
+IONIC = frozenset("H O F Cl Br I".split())
+"""With one of these, even fewer."""
 NOBLE_GASES = frozenset("He Ne Ar Kr Xe".split())
 """What holds their crystals together is not in the functional."""
-UNSTATED = 145.0
+UNSTATED = 125.0
 """Ry that a pseudopotential counts for that states no cutoff."""
 
 
@@ -65,8 +67,9 @@ class StiffnessRules:
     max_crystals: int | None = None
     max_formation_energy: float = 0.05
     seed: int = 0
-    kspacing_insulator: float = 0.4
-    kspacing_metal: float = 0.3
+    kspacing_ionic: float = 0.62
+    kspacing_insulator: float = 0.45
+    kspacing_metal: float = 0.33
     cutoff_share: float = 0.55
     max_cutoff: float = 90.0
     max_pressure: float = 5.0
@@ -77,6 +80,8 @@ class StiffnessRules:
         """What pw.x is asked of a frame: with the k-points of the cell at rest, unless it was doubled."""
         elements = set(frame.get_chemical_symbols())
         spacing = self.kspacing_insulator if is_insulator(frame) else self.kspacing_metal
+        if is_insulator(frame) and elements & IONIC:
+            spacing = self.kspacing_ionic
         preset = replace(self.preset, kspacing=spacing)
         pseudopotentials = find(elements, pseudo_dirs)
         stated = max(one.ecutwfc or UNSTATED for one in pseudopotentials.values())

@@ -3,6 +3,7 @@
     python -m dao_ase.train.grow runs/dao_p_longer/weights.safetensors runs/dao_p_wide.safetensors --times 2
     python -m dao_ase.train.grow src/dao_ase/weights/dao_p.safetensors runs/dao_p_aligned.safetensors --aligned --layers 3
     python -m dao_ase.train.grow runs/dao_p_stiff/weights.safetensors runs/dao_p_polynomials.safetensors --legendre
+    python -m dao_ase.train.grow src/dao_ase/weights/dao_p.safetensors runs/dao_p_logarithms.safetensors --logarithms
 
 Wider: a state x becomes [x, x]. What reads it shares its weight between the copies at random, W → [W u, W (1 − u)], so that
 the sum is as before and the copies learn different things from the first step on; what writes it writes both.
@@ -59,12 +60,13 @@ def extend(
     layers: int | None = None,
     aligned: bool | None = None,
     legendre: bool | None = None,
+    logarithms: bool | None = None,
     seed: int = 0,
 ) -> Potential:
-    """The same function with more layers, with the scalars that ``aligned`` adds, or with those of ``legendre``."""
+    """The same function with more layers, with more scalars (``aligned``, ``logarithms``), or with those of ``legendre``."""
     torch.manual_seed(seed)
     old = model.config
-    wanted: dict[str, Any] = {"layers": layers, "aligned": aligned, "legendre": legendre}
+    wanted: dict[str, Any] = {"layers": layers, "aligned": aligned, "legendre": legendre, "logarithms": logarithms}
     config = replace(old, **{name: value for name, value in wanted.items() if value is not None})
     if any(getattr(config, name) < getattr(old, name) for name in wanted):
         raise ValueError(f"{config} is smaller than {old}")
@@ -84,17 +86,16 @@ def extend(
 def _read_anew(weight: Tensor, old: PotentialConfig, new: PotentialConfig) -> Tensor:
     """What reads the scalars of a neighbourhood, and then the logarithms of Z, for those that ``new`` has."""
     rank, channels = old.rank, old.value_width
-    first, squares, aligned, rest = weight.split(
-        [part * channels for part in (1, rank + old.legendre, rank * old.aligned)]
-        + [weight.shape[1] - channels * (1 + rank + old.legendre + rank * old.aligned)],
-        1,
-    )
+    sizes = [part * channels for part in (1, rank + old.legendre, rank * old.aligned, rank * old.logarithms)]
+    first, squares, aligned, logarithms, rest = weight.split([*sizes, weight.shape[1] - sum(sizes)], 1)
     if new.legendre > old.legendre:  # Σ u_n x_n with x = P⁻¹ q, of which x_0 was not read
         back = torch.linalg.inv(polynomials(rank).to(weight))[1:]
         squares = torch.einsum("onc,nl->olc", squares.unflatten(1, (rank, channels)), back).flatten(1)
     if new.aligned > old.aligned:
         aligned = weight.new_zeros(len(weight), rank * channels)
-    return torch.cat([first, squares, aligned, rest], 1)
+    if new.logarithms > old.logarithms:
+        logarithms = weight.new_zeros(len(weight), rank * channels)
+    return torch.cat([first, squares, aligned, logarithms, rest], 1)
 
 
 def main() -> None:
@@ -106,11 +107,13 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="how many layers it shall have")
     parser.add_argument("--aligned", action="store_true", default=None, help="with the aligned scalars")
     parser.add_argument("--legendre", action="store_true", default=None, help="with Legendre polynomials of angles")
+    parser.add_argument("--logarithms", action="store_true", default=None, help="with logarithms of squares")
     options = parser.parse_args()
     tensors, header = checkpoint.load(options.source)
     model = Potential(PotentialConfig.from_header(header["config"]))
     model.load_state_dict(tensors)
-    model = extend(model, layers=options.layers, aligned=options.aligned, legendre=options.legendre)
+    wanted = {name: getattr(options, name) for name in ("layers", "aligned", "legendre", "logarithms")}
+    model = extend(model, **wanted)
     if options.times > 1:
         model = widen(model, options.times)
     checkpoint.save(options.target, model.state_dict(), header | model.header())

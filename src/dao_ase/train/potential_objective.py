@@ -17,7 +17,8 @@ class PotentialObjective:
     The weights are 1/eV, Å/eV and Å³/eV. Means over crystals with a known energy, over atoms, and over crystals with a known
     stress. F̄ is the mean force of the crystal: an error of 0.1 eV/Å matters in a crystal at rest, where relaxations end,
     more than in one that is torn apart; ``force_scale`` f (eV/Å) says from where on, ``stress_scale`` s (eV/Å³) the same of
-    the stress.
+    the stress. ``per_crystal`` is the share of a mean over crystals in that of the forces, where two atoms of a small cell
+    count as much as a hundred of a large one.
     """
 
     def __init__(
@@ -27,9 +28,10 @@ class PotentialObjective:
         stress_weight: float = 10.0,
         force_scale: float = float("inf"),
         stress_scale: float = float("inf"),
+        per_crystal: float = 0.0,
     ) -> None:
         self.energy_weight, self.force_weight, self.stress_weight = energy_weight, force_weight, stress_weight
-        self.force_scale, self.stress_scale = force_scale, stress_scale
+        self.force_scale, self.stress_scale, self.per_crystal = force_scale, stress_scale, per_crystal
 
     def loss(self, model: nn.Module, batch: LabelledBatch, rng: torch.Generator) -> dict[str, Tensor]:
         """Losses of a batch, and the mean absolute errors (eV/atom, eV/Å, eV/Å³) by their names."""
@@ -50,6 +52,8 @@ class PotentialObjective:
         stress, strain = stress[strained], predicted.stress.flatten(1)[strained] - stress[strained]
         strength = _mean_over_crystals(_length(batch.forces), batch.crystal_index, len(batch))
         importance = 1 / (1 + strength / self.force_scale)
+        evened = len(batch.forces) / (len(batch) * batch.num_atoms)  # makes the mean over atoms one over crystals
+        importance = importance * (1 + self.per_crystal * (evened - 1))
         total = self.energy_weight * energy
         total = total + self.force_weight * (_length(difference) * importance[batch.crystal_index]).mean()
         total = total + self.stress_weight * _mean(_length(strain) / (1 + _length(stress) / self.stress_scale))

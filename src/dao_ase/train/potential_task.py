@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ STIFFNESS = "stiffness"
 
 @dataclass(frozen=True)
 class PotentialData:
-    """Frames to train on (``repeats`` times a pass) and to validate on, and what was left out."""
+    """Frames to train on (``repeats`` times a pass, or never) and to validate on, and what was left out."""
 
     train: LabelledCrystals
     repeats: NDArray[np.int64]
@@ -51,6 +52,7 @@ def load_potential_data(
     at_rest: str | Path | None = None,
     stiffness: str | Path | None = None,
     stiffness_repeats: int = 10,
+    min_label_atoms: int = 1,
 ) -> PotentialData:
     """The labels of the reference potential and the DFT frames in ``folder``, split by reduced formula.
 
@@ -61,14 +63,15 @@ def load_potential_data(
     rules, and not validated on, so that runs with and without them can be compared; so are the crystals of the store
     ``at_rest`` (at_rest.py). ``stiffness`` is a file that ``dao-ase data stiffness`` wrote, further DFT frames. A pass takes
     each label ``label_repeats`` times, each DFT frame ``dft_repeats`` times or ``stiffness_repeats`` times, and a crystal at
-    rest once.
+    rest once. Labels of fewer than ``min_label_atoms`` atoms are taken for the references of the elements only: the
+    potential that made them is too soft in simple solids.
     """
     folder = Path(folder)
     labels = LabelledCrystals.load(folder / "pes_chgnet_0.npz")
     first_file = np.arange(len(labels))
     for path in more_labels:
         labels = labels.join(LabelledCrystals.load(path))
-    repeats = np.full(len(labels), label_repeats)
+    repeats = np.where(labels.num_atoms < min_label_atoms, 0, label_repeats)
     if at_rest:
         labels = labels.join(crystals_at_rest(at_rest, [folder / "pes_chgnet_0.npz", *more_labels]))
         repeats = np.pad(repeats, (0, len(labels) - len(repeats)), constant_values=1)
@@ -148,8 +151,8 @@ def build_potential_trainer(config: TrainConfig, folder: str | Path, device: str
     ``slots`` and the settings of `load_potential_data`; ``config.initial`` are weights to start from.
     """
     batches = dict(config.batches)
-    names = ("dft_repeats", "label_repeats", "more_labels", "at_rest", "stiffness", "stiffness_repeats")
-    sources = {name: batches.pop(name) for name in names if name in batches}
+    named = signature(load_potential_data).parameters.keys() & batches.keys()
+    sources = {name: batches.pop(name) for name in named}
     data = load_potential_data(config.data, **sources)
     model = Potential(PotentialConfig(**{name: value for name, value in config.model.items() if name != "preset"}))
     counts = data.train.counts()[:, : len(model.reference)]
