@@ -65,6 +65,14 @@ def test_an_element_with_one_atom_is_doubled_to_move_one():
     assert len(moved) == 2 and group(moved) not in (225, 1)
 
 
+def test_k_points_are_as_many_as_the_bonds_ask_for(tmp_path):
+    for element in ("Na", "Cl", "As", "Ga", "Al", "Pd"):
+        write_upf(tmp_path / f"{element}.UPF", element)
+    crystals = [bulk("NaCl", "rocksalt", a=5.6), bulk("GaAs", "zincblende", a=5.6), bulk("AlPd", "rocksalt", a=5.6)]
+    points = [np.prod(StiffnessRules().calculation(one, one, [tmp_path]).k_grid) for one in crystals]
+    assert points[0] < points[1] < points[2], "an ionic crystal, a semiconductor, a metal"
+
+
 def test_labels_are_relative_to_rest_and_are_not_made_twice(store, program, tmp_path):
     def label():
         return label_stiffness(

@@ -90,6 +90,17 @@ def test_processes_share_the_frames_out():
     assert together == [next(alone).energy.tolist() for _ in range(4)]
 
 
+def test_training_goes_on_with_more_processes_than_it_began_with():
+    data, model = frames(), random_potential().float()
+    alone = batches(data, model, slots=600)
+    for _ in range(len(alone.in_order())):
+        next(alone)
+    one_of_two = batches(data, model, slots=600, rank=1, processes=2)
+    one_of_two.load_state_dict(alone.state_dict())
+    next(one_of_two)
+    assert one_of_two.state_dict()["pass"] == alone.state_dict()["pass"] + 1
+
+
 def test_neighbor_cache_is_kept_and_checked(tmp_path):
     data, model = frames(6), random_potential()
     first = NeighborCache(data, model, tmp_path / "pairs.npz")

@@ -213,7 +213,7 @@ class LabelledBatches:
         return self
 
     def __next__(self) -> LabelledBatch:
-        if self._place == len(self._plan):
+        if self._place >= len(self._plan):  # fewer batches than before, if other processes share them
             self._pass, self._place = self._pass + 1, 0
             self._plan = self._shuffle()
         self._place += 1
