@@ -19,7 +19,7 @@ from dao_ase.pair_geometry import DirectionMoments
 SMALL = 10.0
 """By which sums of Legendre polynomials from P_2 on are multiplied: near symmetric sites they are small, and learnt last.
 Trained weights hold it."""
-SYMMETRIC = 0.003
+SYMMETRIC = 0.02
 """Below this the logarithm of a square is linear in it, as at sites that are strained by a few percent. Trained weights hold
 it."""
 

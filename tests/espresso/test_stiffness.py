@@ -15,7 +15,7 @@ from crystals import rock_salt, write_npz
 from dao_ase.cli import main
 from dao_ase.data.build import BuildRules, build
 from dao_ase.data.sources import open_source
-from dao_ase.espresso.stiffness import KIND, STEP, StiffnessRules, label_stiffness, strained_frames
+from dao_ase.espresso.stiffness import BETWEEN, KIND, STEP, StiffnessRules, label_stiffness, strained_frames
 from dao_ase.symmetry import space_group_number
 from dao_ase.train.labelled import LabelledCrystals
 from pseudo import write_upf
@@ -81,13 +81,22 @@ def test_labels_are_relative_to_rest_and_are_not_made_twice(store, program, tmp_
         )  # fmt: skip
 
     counts = label()
-    assert counts == {"crystals": 1, "frames": 6, "left out": 2}, "nickel may be magnetic, salt has no pseudopotential"
+    assert counts == {"crystals": 1, "frames": 9, "left out": 2}, "nickel may be magnetic, salt has no pseudopotential"
     assert program() == 6
     with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
         assert set(file["parent_id"]) == {"silicon"} and set(file["kind"]) == {KIND}
     frames = LabelledCrystals.load(tmp_path / "out.npz")
-    assert len(frames) == 6 and np.isnan(frames.energy).all()
+    assert len(frames) == 9 and np.isnan(frames.energy).all()
     np.testing.assert_allclose(frames.stress, 0, atol=1e-9)
+    whole, between = (frames.frac_coords.reshape(9, 2, 3)[k, 1] - frames.frac_coords[1] for k in (7, 8))
+    assert abs(whole).max() > 0.01, "an atom is moved"
+    np.testing.assert_allclose(between, BETWEEN * whole, atol=1e-6)
+    np.testing.assert_allclose(
+        frames.lattice[4] - frames.lattice[0], BETWEEN * (frames.lattice[3] - frames.lattice[0]), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        frames.forces.reshape(9, 2, 3)[8], BETWEEN * frames.forces.reshape(9, 2, 3)[7], atol=1e-6
+    )
     assert label() == counts and program() == 6
 
 
@@ -104,7 +113,7 @@ def test_command_says_what_is_missing(store, program, tmp_path, monkeypatch):
     wrong = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out.txt")])
     assert wrong.exit_code == 1 and ".npz" in wrong.output
     done = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out.npz")])
-    assert done.exit_code == 0 and "6 frames of 1 crystals" in done.output, done.output
+    assert done.exit_code == 0 and "9 frames of 1 crystals" in done.output, done.output
     monkeypatch.setenv("PATH", "/nowhere")
     none = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "other.npz")])
     assert none.exit_code == 1 and "pw.x is not on the PATH" in none.output

@@ -2,7 +2,8 @@
 
 What a potential learns from another one is as soft as its teacher. Crystals of one or two atoms are cheap enough for DFT
 itself: each is compressed and stretched, strained along the axes of its conventional cell, and one atom is moved out of
-its place, in an element from cell to cell. Only forces and stresses are kept, the latter relative to that of the cell at
+its place, in an element from cell to cell. Phonons and elastic constants ask for still smaller steps, where the answer is
+linear: a frame between rest and each of the last three has a part of its forces and stress. Only forces and stresses are kept, the latter relative to that of the cell at
 rest, so that neither the volume nor the energy of another functional or pseudopotential enters.
 """
 
@@ -38,6 +39,8 @@ STRETCH, SHEAR = 0.015, 0.02
 """Strain along z; engineering strain of y against z."""
 STEP = 0.08
 """Å by which an atom is moved along z."""
+BETWEEN = 1 / 3
+"""At this part of a stretch, a shear and a displacement the answer is taken to be this part of the whole one."""
 KIND = 3
 """How these frames are marked beside those of `dao_ase.data.label`."""
 CUBIC = 195
@@ -190,7 +193,7 @@ def _label_crystal(
     except EspressoError as error:
         logger.info("%s is left out: %s", formula, error)
         return []
-    for calculation in calculations:
+    for number, calculation in enumerate(calculations):
         result = run(calculation, folder, rules.machine)
         end = result.output.final if result.complete else None
         if end is None or end.forces is None or end.stress is None:
@@ -200,9 +203,20 @@ def _label_crystal(
         else:
             at_rest = at_rest if labelled else end.stress
             labelled.append(StrainedFrame(calculation.atoms, end.forces, end.stress - at_rest))
+            if number > len(VOLUMES):
+                labelled.append(_between(frames[0], labelled[-1]))
         if not labelled:
             return []
     return labelled
+
+
+def _between(rest: Atoms, whole: StrainedFrame) -> StrainedFrame:
+    """A frame between rest and another, with that part of its forces and stress."""
+    atoms = whole.atoms.copy()
+    start = rest.repeat((1, 1, len(atoms) // len(rest)))
+    atoms.set_cell(start.cell.array + BETWEEN * (atoms.cell.array - start.cell.array))
+    atoms.positions = start.positions + BETWEEN * (whole.atoms.positions - start.positions)
+    return StrainedFrame(atoms, BETWEEN * whole.forces, BETWEEN * whole.stress)
 
 
 def _write(frames: Sequence[StrainedFrame], parents: Sequence[str], output: Path) -> None:
