@@ -3,8 +3,9 @@
 What a potential learns from another one is as soft as its teacher. Crystals of one or two atoms are cheap enough for DFT
 itself: each is compressed and stretched, strained along the axes of its conventional cell, and one atom is moved out of
 its place, in an element from cell to cell. Phonons and elastic constants ask for still smaller steps, where the answer is
-linear: a frame between rest and each of the last three has a part of its forces and stress. Only forces and stresses are kept, the latter relative to that of the cell at
-rest, so that neither the volume nor the energy of another functional or pseudopotential enters.
+linear: a frame between rest and each of the last three has a part of its forces and stress. Only forces and stresses are
+kept, the latter relative to that of the cell at rest, so that neither the volume nor the energy of another functional or
+pseudopotential enters.
 """
 
 from __future__ import annotations
