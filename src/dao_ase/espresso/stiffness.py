@@ -50,7 +50,7 @@ NON_METALS = frozenset("H B C N O F Si P S Cl Ge As Se Br Sb Te I".split())
 SIMPLE_METALS = frozenset("Li Be Na Mg Al K Ca Zn Ga Rb Sr In Cs Ba".split())
 """With a non-metal they make what needs few k-points."""
 IONIC = frozenset("H O F Cl Br I".split())
-"""With one of these, even fewer."""
+"""An insulator with one of these needs even fewer."""
 NOBLE_GASES = frozenset("He Ne Ar Kr Xe".split())
 """What holds their crystals together is not in the functional."""
 UNSTATED = 125.0
@@ -83,9 +83,9 @@ class StiffnessRules:
     def calculation(self, frame: Atoms, rest: Atoms, pseudo_dirs: Sequence[Path]) -> Calculation:
         """What pw.x is asked of a frame: with the k-points of the cell at rest, unless it was doubled."""
         elements = set(frame.get_chemical_symbols())
-        spacing = self.kspacing_insulator if is_insulator(frame) else self.kspacing_metal
-        if is_insulator(frame) and elements & IONIC:
-            spacing = self.kspacing_ionic
+        spacing = self.kspacing_metal
+        if is_insulator(frame):
+            spacing = self.kspacing_ionic if elements & IONIC else self.kspacing_insulator
         preset = replace(self.preset, kspacing=spacing)
         pseudopotentials = find(elements, pseudo_dirs)
         stated = max(one.ecutwfc or UNSTATED for one in pseudopotentials.values())
