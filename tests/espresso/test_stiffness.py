@@ -15,7 +15,8 @@ from crystals import rock_salt, write_npz
 from dao_ase.cli import main
 from dao_ase.data.build import BuildRules, build
 from dao_ase.data.sources import open_source
-from dao_ase.espresso.stiffness import BETWEEN, KIND, STEP, StiffnessRules, label_stiffness, strained_frames
+from dao_ase.espresso.labels import KIND
+from dao_ase.espresso.stiffness import BETWEEN, STEP, StiffnessRules, label_stiffness, strained_frames
 from dao_ase.symmetry import space_group_number
 from dao_ase.train.labelled import LabelledCrystals
 from pseudo import write_upf

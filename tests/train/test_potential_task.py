@@ -186,7 +186,7 @@ def test_strained_solids_are_dft_frames_of_their_own(tmp_path):
         forces=np.zeros((2 * count, 3)),
         stress=np.zeros((count, 3, 3)),
     )
-    without, data = load_potential_data(SHARED), load_potential_data(SHARED, stiffness=tmp_path / "stiffness.npz")
+    without, data = load_potential_data(SHARED), load_potential_data(SHARED, more_dft={tmp_path / "stiffness.npz": 10})
     held = (data.val_dft_subset == "stiffness").sum()
     assert 0 < held < count and len(data.val_dft) - len(without.val_dft) == held
     assert len(data.train) - len(without.train) == count - held

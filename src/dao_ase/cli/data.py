@@ -206,6 +206,36 @@ def stiffness(
         )
 
 
+@data.command("close-pairs")
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npz file.")
+@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Folder of what pw.x finished.")
+@click.option("--pseudo-dir", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Folder of pseudopotentials. Also looked at: ESPRESSO_PSEUDO and Debian's packages.")  # fmt: skip
+@click.option("--cores", type=click.IntRange(1), default=1, show_default=True, help="MPI ranks of pw.x.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def close_pairs(output: Path, keep: Path | None, pseudo_dir: tuple[Path, ...], cores: int, as_json: bool) -> None:
+    """Shorten the bonds of small molecules and label them with forces of pw.x; resumes."""
+    from dao_ase.espresso.close_pairs import ClosePairRules, label_close_pairs
+    from dao_ase.espresso.errors import EspressoError
+    from dao_ase.espresso.running import Machine
+
+    try:
+        rules = ClosePairRules(machine=Machine(cores, timeout=300.0))
+        folder = keep or output.with_suffix(".calculations")
+        with continued_by_the_same_command():
+            counts = label_close_pairs(output, folder, rules, pseudo_dirs=pseudo_dir)
+    except (OSError, ValueError, EspressoError) as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(counts))
+        return
+    click.echo(
+        f"{counts['frames']} frames of {counts['molecules']} molecules in {output}, {counts['left out']} left out"
+    )
+    if counts["left out"]:
+        click.echo("left out: no pseudopotential, or no convergence", err=True)
+
+
 @data.command()
 @click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(

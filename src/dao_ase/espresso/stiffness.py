@@ -14,7 +14,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -26,11 +25,11 @@ from dao_ase.convert import to_atoms
 from dao_ase.data.store import FORMATION_ENERGIES, CrystalStore
 from dao_ase.espresso.calculation import Calculation
 from dao_ase.espresso.errors import EspressoError
+from dao_ase.espresso.labels import LabelledFrame, require_npz, write_frames
 from dao_ase.espresso.presets import Preset, load_preset
 from dao_ase.espresso.pseudopotentials import directories, find
 from dao_ase.espresso.running import Machine, run
 from dao_ase.symmetry import space_group_number, standard_primitive
-from dao_ase.whole_files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +41,6 @@ STEP = 0.08
 """Å by which an atom is moved along z."""
 BETWEEN = 1 / 3
 """At this part of a stretch, a shear and a displacement the answer is taken to be this part of the whole one."""
-KIND = 3
-"""How these frames are marked beside those of `dao_ase.data.label`."""
 CUBIC = 195
 """The first cubic space group."""
 NON_METALS = frozenset("H B C N O F Si P S Cl Ge As Se Br Sb Te I".split())
@@ -97,14 +94,6 @@ class StiffnessRules:
         return Calculation(frame, "scf", preset, pseudopotentials, {"ecutwfc": cutoff}, grid)
 
 
-class StrainedFrame(NamedTuple):
-    """A frame with forces (eV/Å) and stress (eV/Å³, ASE's sign)."""
-
-    atoms: Atoms
-    forces: NDArray[np.float64]
-    stress: NDArray[np.float64]
-
-
 def is_insulator(atoms: Atoms) -> bool:
     """Whether few k-points will do, by the elements: a non-metal, alone or with simple metals."""
     elements = set(atoms.get_chemical_symbols())
@@ -140,24 +129,20 @@ def label_stiffness(
 
     Calculations are kept in ``folder`` and never repeated; the file is written anew after each crystal, so that what there
     is can be used at any time. Left out are crystals with an element that has no pseudopotential or may be magnetic, frames
-    that do not converge, and the whole crystal where that is the one at rest. The columns are those of
-    `dao_ase.data.label.label_store`; ``energy_per_atom`` is not a number.
+    that do not converge, and the whole crystal where that is the one at rest.
     """
-    rules, output = rules or StiffnessRules(), Path(output)
-    if output.suffix != ".npz":
-        raise ValueError(f"{str(output)!r} is no name of an .npz file, and that is what is written")
+    rules, output = rules or StiffnessRules(), require_npz(output)
     rules.machine.require_program()
     places, crystals = _chosen(store, rules)
-    frames: list[StrainedFrame] = []
-    parents: list[str] = []
+    frames: list[LabelledFrame] = []
     counts = {"crystals": 0, "frames": 0, "left out": 0}
     for place, atoms in zip(places, tqdm(crystals, disable=not progress, unit="crystals"), strict=True):
-        found = _label_crystal(atoms, Path(folder), rules, directories(pseudo_dirs))
+        found = _label_crystal(atoms, str(store.ids[place]), Path(folder), rules, directories(pseudo_dirs))
         counts["crystals" if found else "left out"] += 1
         counts["frames"] += len(found)
-        frames, parents = frames + found, parents + [str(store.ids[place])] * len(found)
         if found:
-            _write(frames, parents, output)
+            frames += found
+            write_frames(frames, output)
     return counts
 
 
@@ -179,14 +164,14 @@ def _chosen(store: CrystalStore, rules: StiffnessRules) -> tuple[NDArray[np.int6
 
 
 def _label_crystal(
-    atoms: Atoms, folder: Path, rules: StiffnessRules, pseudo_dirs: Sequence[Path]
-) -> list[StrainedFrame]:
+    atoms: Atoms, parent: str, folder: Path, rules: StiffnessRules, pseudo_dirs: Sequence[Path]
+) -> list[LabelledFrame]:
     """The frames of a crystal that converged, stresses relative to the one at rest; none where that did not."""
     formula = atoms.get_chemical_formula()
     if unfit := set(atoms.get_chemical_symbols()) & (NOBLE_GASES | set(rules.preset.moments)):
         logger.info("%s is left out for %s: magnetic or noble", formula, ", ".join(sorted(unfit)))
         return []
-    labelled: list[StrainedFrame] = []
+    labelled: list[LabelledFrame] = []
     at_rest: NDArray[np.float64] | float = 0.0
     frames = strained_frames(atoms)
     try:
@@ -203,7 +188,7 @@ def _label_crystal(
             logger.info("%s is left out: %.1f GPa at rest, so too few plane waves", formula, pressure)
         else:
             at_rest = at_rest if labelled else end.stress
-            labelled.append(StrainedFrame(calculation.atoms, end.forces, end.stress - at_rest))
+            labelled.append(LabelledFrame(calculation.atoms, end.forces, end.stress - at_rest, parent))
             if number > len(VOLUMES):
                 labelled.append(_between(frames[0], labelled[-1]))
         if not labelled:
@@ -211,27 +196,10 @@ def _label_crystal(
     return labelled
 
 
-def _between(rest: Atoms, whole: StrainedFrame) -> StrainedFrame:
+def _between(rest: Atoms, whole: LabelledFrame) -> LabelledFrame:
     """A frame between rest and another, with that part of its forces and stress."""
     atoms = whole.atoms.copy()
     start = rest.repeat((1, 1, len(atoms) // len(rest)))
     atoms.set_cell(start.cell.array + BETWEEN * (atoms.cell.array - start.cell.array))
     atoms.positions = start.positions + BETWEEN * (whole.atoms.positions - start.positions)
-    return StrainedFrame(atoms, BETWEEN * whole.forces, BETWEEN * whole.stress)
-
-
-def _write(frames: Sequence[StrainedFrame], parents: Sequence[str], output: Path) -> None:
-    arrays: dict[str, Any] = {
-        "n_atoms": np.array([len(one.atoms) for one in frames], np.int32),
-        "numbers": np.concatenate([one.atoms.numbers for one in frames]).astype(np.uint8),
-        "frac_coords": np.concatenate([one.atoms.get_scaled_positions() for one in frames]).astype(np.float32),
-        "lattice": np.array([one.atoms.cell.array for one in frames], np.float32),
-        "parent_id": np.array(parents, dtype=np.str_),
-        "kind": np.full(len(frames), KIND, np.uint8),
-        "energy_per_atom": np.full(len(frames), np.nan),
-        "forces": np.concatenate([one.forces for one in frames]).astype(np.float32),
-        "stress": np.array([one.stress for one in frames], np.float32),
-    }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(output) as temporary:
-        np.savez(temporary, allow_pickle=False, **arrays)
+    return LabelledFrame(atoms, BETWEEN * whole.forces, BETWEEN * whole.stress, whole.parent)

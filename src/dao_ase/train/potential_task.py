@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
@@ -28,8 +28,6 @@ from dao_ase.train.together import rank, world_size
 HELD_OUT_FORMULAS = ("CsV3Sb5", "Zr4Rh2O", "Zr4Pd2O", "Cr3Os")
 """The superconductors of the paper: never trained on."""
 TEST_FILES = ("mp20_test_a.npz", "mpts52_test_a.npz")
-STIFFNESS = "stiffness"
-"""The subset of DFT frames that ``dao-ase data stiffness`` made."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,7 @@ def load_potential_data(
     label_repeats: int = 1,
     more_labels: Sequence[str | Path] = (),
     at_rest: str | Path | None = None,
-    stiffness: str | Path | None = None,
-    stiffness_repeats: int = 10,
+    more_dft: Mapping[str | Path, int] | None = None,
     min_label_atoms: int = 1,
 ) -> PotentialData:
     """The labels of the reference potential and the DFT frames in ``folder``, split by reduced formula.
@@ -61,10 +58,10 @@ def load_potential_data(
     the Materials Project, which depend on the chemistry, so that no shift of the elements brings the two scales together
     (the best one leaves 0.08 eV/atom). ``more_labels`` are files that ``dao-ase data label`` wrote: trained on by the same
     rules, and not validated on, so that runs with and without them can be compared; so are the crystals of the store
-    ``at_rest`` (at_rest.py). ``stiffness`` is a file that ``dao-ase data stiffness`` wrote, further DFT frames. A pass takes
-    each label ``label_repeats`` times, each DFT frame ``dft_repeats`` times or ``stiffness_repeats`` times, and a crystal at
-    rest once. Labels of fewer than ``min_label_atoms`` atoms are taken for the references of the elements only: the
-    potential that made them is too soft in simple solids.
+    ``at_rest`` (at_rest.py). ``more_dft`` are files that ``dao-ase data stiffness`` or ``close-pairs`` wrote, each with how
+    often a pass takes each of its frames; it takes each label ``label_repeats`` times, each other DFT frame ``dft_repeats``
+    times, and a crystal at rest once. Labels of fewer than ``min_label_atoms`` atoms are taken for the references of the
+    elements only: the potential that made them is too soft in simple solids.
     """
     folder = Path(folder)
     labels = LabelledCrystals.load(folder / "pes_chgnet_0.npz")
@@ -75,13 +72,19 @@ def load_potential_data(
     if at_rest:
         labels = labels.join(crystals_at_rest(at_rest, [folder / "pes_chgnet_0.npz", *more_labels]))
         repeats = np.pad(repeats, (0, len(labels) - len(repeats)), constant_values=1)
-    dft, subset, dft_test = _dft_frames(folder, stiffness)
+    dft, subset, dft_test = _dft_frames(folder)
+    dft_repeated = np.full(len(dft), dft_repeats)
+    mattersim = len(dft)
+    for path, often in (more_dft or {}).items():  # made of nothing that is in the test sets
+        dft = dft.join(further := LabelledCrystals.load(path))
+        subset = np.append(subset, np.full(len(further), Path(path).stem))
+        dft_test, dft_repeated = np.pad(dft_test, (0, len(further))), np.append(dft_repeated, [often] * len(further))
     never = {reduced_key(Composition.parse(formula).atomic_numbers) for formula in HELD_OUT_FORMULAS}
 
     label_formulas, dft_formulas = labels.formulas(), dft.formulas()
     draw_labels, draw_dft = (np.array([_draw(key) for key in keys]) for keys in (label_formulas, dft_formulas))
     dft_val = draw_dft < 0.15
-    unseen = {dft_formulas[k] for k in np.flatnonzero(dft_val & (subset != STIFFNESS))}
+    unseen = {dft_formulas[k] for k in np.flatnonzero(dft_val[:mattersim])}
     dft_never = np.array([key in never for key in dft_formulas])
     label_never = np.array([key in never for key in label_formulas])
     label_unseen = np.array([key in unseen for key in label_formulas])
@@ -90,7 +93,6 @@ def load_potential_data(
     label_val = (draw_labels < 0.04) & ~label_never
     label_train = ~(label_val | label_never | label_unseen)
     train = labels.select(np.flatnonzero(label_train)).join(dft.select(np.flatnonzero(dft_train)))
-    dft_repeated = np.where(subset == STIFFNESS, stiffness_repeats, dft_repeats)
     return PotentialData(
         train=train,
         repeats=np.concatenate([repeats[label_train], dft_repeated[dft_train]]),
@@ -108,11 +110,8 @@ def load_potential_data(
     )
 
 
-def _dft_frames(folder: Path, stiffness: str | Path | None) -> tuple[LabelledCrystals, NDArray, NDArray]:
-    """The DFT frames without energies, the subset of each, and whether it is of a crystal of the test sets.
-
-    The frames of a ``stiffness`` file are of none, because they were made from a store that holds none.
-    """
+def _dft_frames(folder: Path) -> tuple[LabelledCrystals, NDArray, NDArray]:
+    """MatterSim's DFT frames without energies, the subset of each, and whether it is of a crystal of the test sets."""
     dft = LabelledCrystals.load(folder / "dft_mattersim_a.npz")
     with np.load(folder / "dft_mattersim_a.npz") as file:
         subset, identifiers = file["subset"], file["id"]
@@ -121,12 +120,7 @@ def _dft_frames(folder: Path, stiffness: str | Path | None) -> tuple[LabelledCry
     source = [str(name).split("/")[-1] for name in identifiers]
     parents = ["-".join(name.split("-")[:2]) for name in source]
     test = np.array([k in test_formulas or p in test_ids for k, p in zip(dft.formulas(), parents, strict=True)])
-    dft = replace(dft, energy=np.full(len(dft), np.nan))
-    if stiffness:
-        strained = LabelledCrystals.load(stiffness)
-        dft, subset = dft.join(strained), np.append(subset, np.full(len(strained), STIFFNESS))
-        test = np.pad(test, (0, len(strained)))
-    return dft, subset, test
+    return replace(dft, energy=np.full(len(dft), np.nan)), subset, test
 
 
 def _draw(formula: tuple[tuple[int, int], ...]) -> float:
