@@ -40,7 +40,12 @@ def gradient(model: Potential) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"layers": 4}, {"aligned": True}, {"layers": 3, "aligned": True, "legendre": True, "logarithms": True}],
+    [
+        {"layers": 4},
+        {"aligned": True},
+        {"rank": 3},
+        {"layers": 3, "rank": 4, "aligned": True, "legendre": True, "logarithms": True},
+    ],
 )
 def test_more_layers_and_scalars_are_the_same_function(settings):
     small = random_potential()

@@ -100,7 +100,7 @@ def label_close_pairs(
                 end = result.output.final if result.complete else None
                 problem = result.problem
             except EspressoError as error:
-                end, problem = None, str(error)
+                end, problem = None, error
             if end is None or end.forces is None:
                 left_out += 1
                 logger.info("a frame of %s is left out: %s", name, problem)

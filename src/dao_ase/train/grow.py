@@ -4,6 +4,7 @@
     python -m dao_ase.train.grow src/dao_ase/weights/dao_p.safetensors runs/dao_p_aligned.safetensors --aligned --layers 3
     python -m dao_ase.train.grow runs/dao_p_stiff/weights.safetensors runs/dao_p_polynomials.safetensors --legendre
     python -m dao_ase.train.grow src/dao_ase/weights/dao_p.safetensors runs/dao_p_logarithms.safetensors --logarithms
+    python -m dao_ase.train.grow runs/dao_p_logarithms_last/weights.safetensors runs/dao_p_rank_4.safetensors --rank 4
 
 Wider: a state x becomes [x, x]. What reads it shares its weight between the copies at random, W → [W u, W (1 − u)], so that
 the sum is as before and the copies learn different things from the first step on; what writes it writes both.
@@ -58,15 +59,18 @@ def extend(
     model: Potential,
     *,
     layers: int | None = None,
+    rank: int | None = None,
     aligned: bool | None = None,
     legendre: bool | None = None,
     logarithms: bool | None = None,
     seed: int = 0,
 ) -> Potential:
-    """The same function with more layers, with more scalars (``aligned``, ``logarithms``), or with those of ``legendre``."""
+    """The same function with more layers, more scalars (of higher ``rank``, ``aligned``, ``logarithms``), or ``legendre``'s."""
     torch.manual_seed(seed)
     old = model.config
-    wanted: dict[str, Any] = {"layers": layers, "aligned": aligned, "legendre": legendre, "logarithms": logarithms}
+    wanted: dict[str, Any] = {
+        "layers": layers, "rank": rank, "aligned": aligned, "legendre": legendre, "logarithms": logarithms,
+    }  # fmt: skip
     config = replace(old, **{name: value for name, value in wanted.items() if value is not None})
     if any(getattr(config, name) < getattr(old, name) for name in wanted):
         raise ValueError(f"{config} is smaller than {old}")
@@ -86,16 +90,17 @@ def extend(
 def _read_anew(weight: Tensor, old: PotentialConfig, new: PotentialConfig) -> Tensor:
     """What reads the scalars of a neighbourhood, and then the logarithms of Z, for those that ``new`` has."""
     rank, channels = old.rank, old.value_width
-    sizes = [part * channels for part in (1, rank + old.legendre, rank * old.aligned, rank * old.logarithms)]
-    first, squares, aligned, logarithms, rest = weight.split([*sizes, weight.shape[1] - sum(sizes)], 1)
+    counts = [1, rank + old.legendre, rank * old.aligned, rank * old.logarithms]
+    *read, rest = weight.split([*(count * channels for count in counts), weight.shape[1] - sum(counts) * channels], 1)
+    first, squares, aligned, logarithms = (part.unflatten(1, (-1, channels)) for part in read)
     if new.legendre > old.legendre:  # Σ u_n x_n with x = P⁻¹ q, of which x_0 was not read
-        back = torch.linalg.inv(polynomials(rank).to(weight))[1:]
-        squares = torch.einsum("onc,nl->olc", squares.unflatten(1, (rank, channels)), back).flatten(1)
-    if new.aligned > old.aligned:
-        aligned = weight.new_zeros(len(weight), rank * channels)
-    if new.logarithms > old.logarithms:
-        logarithms = weight.new_zeros(len(weight), rank * channels)
-    return torch.cat([first, squares, aligned, logarithms, rest], 1)
+        squares = torch.einsum("onc,nl->olc", squares, torch.linalg.inv(polynomials(rank).to(weight))[1:])
+    wanted = [new.rank + new.legendre, new.rank * new.aligned, new.rank * new.logarithms]
+    others = [
+        nn.functional.pad(part, (0, 0, 0, count - part.shape[1]))
+        for part, count in zip((squares, aligned, logarithms), wanted, strict=True)
+    ]
+    return torch.cat([*(part.flatten(1) for part in (first, *others)), rest], 1)
 
 
 def main() -> None:
@@ -105,6 +110,7 @@ def main() -> None:
     parser.add_argument("target")
     parser.add_argument("--times", type=int, default=1, help="as many channels of the states")
     parser.add_argument("--layers", type=int, help="how many layers it shall have")
+    parser.add_argument("--rank", type=int, help="up to which rank directions are seen")
     parser.add_argument("--aligned", action="store_true", default=None, help="with the aligned scalars")
     parser.add_argument("--legendre", action="store_true", default=None, help="with Legendre polynomials of angles")
     parser.add_argument("--logarithms", action="store_true", default=None, help="with logarithms of squares")
@@ -112,7 +118,7 @@ def main() -> None:
     tensors, header = checkpoint.load(options.source)
     model = Potential(PotentialConfig.from_header(header["config"]))
     model.load_state_dict(tensors)
-    wanted = {name: getattr(options, name) for name in ("layers", "aligned", "legendre", "logarithms")}
+    wanted = {name: getattr(options, name) for name in ("layers", "rank", "aligned", "legendre", "logarithms")}
     model = extend(model, **wanted)
     if options.times > 1:
         model = widen(model, options.times)
