@@ -65,7 +65,7 @@ def extend(
     logarithms: bool | None = None,
     seed: int = 0,
 ) -> Potential:
-    """The same function with more layers, more scalars (of higher ``rank``, ``aligned``, ``logarithms``), or ``legendre``'s."""
+    """The same function with more layers, more scalars (higher ``rank``, ``aligned``, ``logarithms``), or ``legendre``."""
     torch.manual_seed(seed)
     old = model.config
     wanted: dict[str, Any] = {
