@@ -5,7 +5,7 @@ import torch
 
 from dao_ase.invariants import _Moments, _Squares
 from dao_ase.neighbor_attention import _EnvelopedSoftmax, _Logits
-from dao_ase.pair_geometry import DirectionMoments, envelope, envelope_slope, polar, waves
+from dao_ase.pair_geometry import BLIND, BLURRED, DirectionMoments, blind_core, envelope, envelope_slope, polar, waves
 from dao_ase.potential import _Repulsion
 
 RNG = torch.Generator().manual_seed(0)
@@ -32,6 +32,7 @@ RANK_OF = torch.eye(2, dtype=torch.float64).repeat_interleave(torch.tensor([3, 6
 CASES = {
     "polar": (lambda r: polar(r * PRESENT.unsqueeze(-1), PRESENT, CUTOFF), (random(2, 3, 3),)),
     "envelope": (envelope, (between(0.2, 1.4, 9),)),
+    "core": (lambda x: blind_core(x, torch.full_like(x, 0.8)), (between(0.1, 0.8, 9),)),
     "waves": (lambda x: waves(x, 4), (between(0.2, 1.4, 9),)),
     "moments of a direction": (DirectionMoments(3).double(), (random(5, 3),)),
     "logits": (_Logits.apply, (random(2, 3, 4), random(2, 5, 4), random(2, 3, 6), random(2, 5, 6))),
@@ -52,3 +53,11 @@ def test_derivatives_are_finite_differences_at_both_orders(name):
 def test_the_slope_of_the_envelope_ends_at_the_cutoff():
     x = torch.tensor([0.0, 1.0, 1.3], dtype=torch.float64)
     assert (envelope_slope(x) == 0).all()
+
+
+def test_within_the_core_distances_are_all_alike_and_beyond_it_as_they_are():
+    x = torch.linspace(0.01, 1, 1000, dtype=torch.float64)
+    seen = blind_core(x, torch.ones_like(x))
+    assert (seen[x >= BLURRED] == x[x >= BLURRED]).all() and len(seen[x <= BLIND].unique()) == 1
+    slope = seen.diff() / x.diff()
+    assert slope.min() >= 0 and slope.max() <= 1 + 1e-9 and slope.diff().abs().max() < 0.01, "and nothing jumps between"

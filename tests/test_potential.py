@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from dao_ase.calculator import DAOCalculator
 from dao_ase.derivatives import predict_crystals
+from dao_ase.pair_geometry import BLIND
 from dao_ase.potential import Potential, zbl
 from named import ENERGY_TOLERANCE, FORCE_TOLERANCE, NAMED, random_potential, rattled, skewed, to_crystals
 
@@ -152,6 +153,19 @@ def test_screened_repulsion():
     )
     number = torch.tensor(14.0, dtype=torch.float64)
     assert float(zbl(torch.ones((), dtype=torch.float64), number, number)) == pytest.approx(14.399645 * 196 * screening)
+
+
+@pytest.mark.parametrize("part", [0.15, BLIND])
+def test_no_two_elements_ever_fuse(part):
+    """What is learnt of close pairs cannot outweigh the repulsion of nuclei: it does not see how close they are."""
+    trained = DAOCalculator().model
+    pairs = [(a, b) for a in trained.elements for b in (1, 8, 9, 14, 55, 79)]
+    distances = [part * float(trained.radii[a] + trained.radii[b]) for a, b in pairs]
+    dimers = [
+        Atoms(pair, positions=[[0, 0, 0], [0, 0, distance]], cell=[15, 15, 15], pbc=True)
+        for pair, distance in zip(pairs, distances, strict=True)
+    ]
+    assert predict_crystals(trained, to_crystals(*dimers)).forces[1::2, 2].min() > 0
 
 
 def test_default_model_is_small():

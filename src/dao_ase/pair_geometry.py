@@ -15,6 +15,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+BLIND, BLURRED = 0.35, 0.65
+"""In units of the sum of covalent radii: bonds end far above, and what is learnt of pairs that close is not to be trusted."""
+
 
 class _Polar(torch.autograd.Function):
     """x = |r|/r_c and r̂. With g, ĝ the derivatives by them, that by r is (ĝ + r̂ (g x − ĝ·r̂)) / |r|."""
@@ -66,6 +69,32 @@ def envelope_slope(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     inside = x.clamp(max=1.0)
     left = inside * (1 - inside)
     return -168 * left * left * (inside * inside * inside)
+
+
+class _Core(torch.autograd.Function):
+    """max(x, c(b − (b − a)(½ − G(t)))) with t = (x/c − a)/(b − a) in [0, 1], G = 5t⁴/2 − 3t⁵ + t⁶; its slope is G'(t)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, contact: Tensor) -> Tensor:
+        ctx.save_for_backward(x, contact)
+        t = _part_of_core(x, contact)
+        flattened = 0.5 - (t * t).square() * (2.5 - t * (3 - t))
+        return torch.maximum(x, contact * (BLURRED - (BLURRED - BLIND) * flattened))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        t = _part_of_core(*ctx.saved_tensors)
+        return gradients[0] * (t * t * t * (10 - t * (15 - 6 * t))), None
+
+
+def _part_of_core(x: Tensor, contact: Tensor) -> Tensor:
+    return ((x / contact - BLIND) / (BLURRED - BLIND)).clamp(0, 1)
+
+
+def blind_core(x: Float[Tensor, "*shape"], contact: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The distance as a network sees it that must not outweigh the repulsion of nuclei: from 0.65 of the contact down it
+    changes less and less, and not at all below 0.35, with two continuous derivatives."""
+    return _Core.apply(x, contact)
 
 
 class _Waves(torch.autograd.Function):

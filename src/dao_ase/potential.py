@@ -29,7 +29,7 @@ from dao_ase.neighbor_attention import (
     PairFeatures,
 )
 from dao_ase.neighbors import Neighbors, Pairs
-from dao_ase.pair_geometry import DirectionMoments, envelope, envelope_slope, polar, waves
+from dao_ase.pair_geometry import DirectionMoments, blind_core, envelope, envelope_slope, polar, waves
 from dao_ase.radii import COVALENT_RADII
 
 MAX_ATOMIC_NUMBER = len(COVALENT_RADII) - 1
@@ -182,7 +182,7 @@ class Potential(nn.Module):
         contact = radius.unsqueeze(1) + radius[neighbors.index]
         cutoff = self._cutoff(contact)
         x, direction = polar(vectors, neighbors.present, cutoff)
-        radial, u = waves(x, self.config.radial)
+        radial, u = waves(blind_core(x, contact / cutoff), self.config.radial)
         moments = self.moments(direction.flatten(0, 1)).unflatten(0, x.shape)
         return _Shell(x * cutoff, contact, PairFeatures(radial, u, moments))
 
