@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 BLIND, BLURRED = 0.35, 0.65
-"""In units of the sum of covalent radii: bonds end far above, and what is learnt of pairs that close is not to be trusted."""
+"""In units of the sum of covalent radii: bonds end far above, what is learnt of closer pairs is not to be trusted."""
 
 
 class _Polar(torch.autograd.Function):
