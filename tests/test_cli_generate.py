@@ -227,6 +227,17 @@ def test_evaluate_writes_a_report_and_resumes(tmp_path, weights, monkeypatch):
     assert (tmp_path / "out" / "results.before.jsonl").read_text() == kept != log.read_text()
 
 
+def test_evaluate_continues_with_the_same_crystals_alone(tmp_path, weights):
+    """Benchmarks keep their crystals in files of one name; results of one are none of the other."""
+    for place, salt in (("one", "NaCl"), ("two", "CsCl")):
+        (tmp_path / place).mkdir()
+        write(tmp_path / place / "test.extxyz", bulk(salt, "rocksalt", a=5))
+        arguments = ["evaluate", str(tmp_path / place / "test.extxyz"), "--weights", weights, "--workers", "1"]
+        assert run(*arguments, "-o", str(tmp_path / "out")).exit_code == 0
+        _, part = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+        assert [one["composition"] for one in json.loads(part)["results"]] == [salt]
+
+
 def test_evaluate_leaves_out_what_was_trained_on(tmp_path, weights):
     write_rock_salts(tmp_path / "salt.npz")
     write_rock_salts(tmp_path / "train.npz", 3)

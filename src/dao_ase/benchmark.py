@@ -16,11 +16,12 @@ from dao_ase import checkpoint
 from dao_ase.cell_sampler import prototype_ranks
 from dao_ase.cells import seed_of
 from dao_ase.composition import Composition, reduced_key
+from dao_ase.convert import from_structures
 from dao_ase.data.sources import open_source, read
 from dao_ase.evaluate import PairResult, ReferenceResult, compare, summarise
 from dao_ase.generator import DAOGenerator
 from dao_ase.rank import ranked_groups
-from dao_ase.whole_files import write_json
+from dao_ase.whole_files import write_json, write_text
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -89,7 +90,7 @@ def run_benchmark(
     if not reference:
         raise ValueError(f"DAO-G can make no crystal of {str(file)!r}: {left_out}")
     settings = {
-        "file": file.name, "references": len(reference), "samples": samples, "seed": seed,
+        "file": file.name, "references": len(reference), "crystals": _digest(reference), "samples": samples, "seed": seed,
         "sampler": asdict(generator.settings), "tries": generator.tries_of(samples), "guidance": guidance,
         "model": generator.name, "weights": generator.fingerprint,
     }  # fmt: skip
@@ -226,8 +227,13 @@ def _resume(log: Path, settings: dict[str, Any]) -> tuple[list[ReferenceResult],
             results += [_result(one) for one in entry["results"]]
             seconds = entry["seconds"]
         kept.append(line)
-    log.write_text("".join(line + "\n" for line in kept or [json.dumps(settings)]))
+    write_text(log, "".join(line + "\n" for line in kept or [json.dumps(settings)]))
     return results, seconds
+
+
+def _digest(reference: list[Structure]) -> str:
+    """Eight hexadecimal digits that tell these crystals from others: files of two benchmarks may have one name."""
+    return checkpoint.checksum(vars(from_structures(reference)))[:8]
 
 
 def _result(entry: dict[str, Any]) -> ReferenceResult:
