@@ -1,8 +1,10 @@
 """A file is there whole, or as it was before."""
 
+import os
+
 import pytest
 
-from dao_ase.whole_files import replacing, write_json, write_text
+from dao_ase.whole_files import replacing, replacing_together, write_json, write_text
 
 
 def test_the_file_replaces_the_old_one_and_leaves_nothing_beside(tmp_path):
@@ -28,3 +30,38 @@ def test_the_temporary_name_keeps_the_ending(tmp_path):
         assert temporary.suffix == ".cif" and temporary.parent == tmp_path
         temporary.touch()
     assert (tmp_path / "a.cif").exists()
+
+
+def test_files_that_belong_together_are_all_old_or_all_new(tmp_path, monkeypatch):
+    def write(text: str, fault: type[BaseException] | None = None) -> None:
+        with replacing_together(tmp_path, last="model") as place:
+            write_text(place / "zeta", text)
+            write_text(place / "model", text)
+            if fault is not None:
+                raise fault
+
+    def contents() -> dict[str, str]:
+        return {file.name: file.read_text() for file in tmp_path.iterdir()}
+
+    write("old")
+    with pytest.raises(KeyboardInterrupt):
+        write("new", KeyboardInterrupt)
+    assert contents() == {"model": "old", "zeta": "old"}
+    monkeypatch.setattr(os, "replace", fails_at("zeta", os.replace))
+    with pytest.raises(OSError, match="killed"):
+        write("new")
+    assert contents() == {"zeta": "old"}  # the mark of a whole is gone before anything is new
+    monkeypatch.undo()
+    write("new")
+    assert contents() == {"model": "new", "zeta": "new"}
+
+
+def fails_at(name, replace):
+    """As ``os.replace``, but a file of this name does not move out of a temporary folder."""
+
+    def replaced(source, target) -> None:
+        if source.name == name:
+            raise OSError("killed")
+        replace(source, target)
+
+    return replaced

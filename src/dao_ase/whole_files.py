@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 
@@ -29,6 +30,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_together(folder: str | Path, last: str) -> Iterator[Path]:
+    """A temporary folder, whose files take their names in ``folder`` when the block ends well, that named ``last`` last.
+
+    While they do so there is no ``last``: a folder that holds one is all old or all new, whenever the process ends.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as name:
+        yield Path(name)
+        (folder / last).unlink(missing_ok=True)
+        for file in sorted(Path(name).iterdir(), key=lambda one: one.name == last):
+            os.replace(file, folder / file.name)
 
 
 def write_text(path: str | Path, text: str) -> Path:

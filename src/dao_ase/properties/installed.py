@@ -10,6 +10,8 @@ from dao_ase import checkpoint
 from dao_ase.properties.table import Target
 
 PACKAGE, MODEL = "dao_ase", "property"
+MODEL_FILE = "model.safetensors"
+"""In the folder of a fine-tuning."""
 
 
 def installed_models() -> dict[str, Target]:
@@ -32,10 +34,10 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     """The file of a model: a file, the folder that ``dao-ase finetune`` wrote, or an installed name."""
     path = Path(name)
     if path.is_dir():
-        if (path / "model.safetensors").is_file():
-            return path / "model.safetensors"
+        if (path / MODEL_FILE).is_file():
+            return path / MODEL_FILE
         raise checkpoint.CheckpointError(
-            f"{str(path)!r} holds no model.safetensors: its fine-tuning did not finish; run it again"
+            f"{str(path)!r} holds no {MODEL_FILE}: its fine-tuning did not finish; run it again"
         )
     if path.is_file():
         return path

@@ -12,6 +12,7 @@ from dao_ase.checkpoint import read_header
 from dao_ase.potential import Potential
 from dao_ase.properties.ensemble import fingerprint
 from dao_ase.properties.fit import FitSettings
+from dao_ase.properties.installed import MODEL_FILE
 from dao_ase.properties.table import PropertyTable, Target
 
 NAMES = {"settings": "settings of the training", "trunk": "weights of DAO-P"}
@@ -40,7 +41,7 @@ def key_of(plan: dict[str, Any]) -> str:
 
 def refuse_another(folder: str | Path, plan: dict[str, Any]) -> None:
     """Raises `ValueError` where a folder holds the model of another plan, or the finished folds of one without a model."""
-    model = Path(folder) / "model.safetensors"
+    model = Path(folder) / MODEL_FILE
     for file in [model] if model.exists() else sorted(Path(folder).glob("folds/*.safetensors")):
         header = read_header(file)
         if header.get("key") != key_of(plan):

@@ -16,8 +16,9 @@ from dao_ase.composition import SYMBOLS
 from dao_ase.data.records import Rejected
 from dao_ase.properties.calibration import reliability
 from dao_ase.properties.crossvalidation import CrossValidation
+from dao_ase.properties.installed import MODEL_FILE
 from dao_ase.properties.table import Formula
-from dao_ase.whole_files import replacing, write_json, write_text
+from dao_ase.whole_files import replacing, replacing_together, write_json, write_text
 
 MANY_FAMILIES = 12
 CARD = "model_card.md"
@@ -26,16 +27,18 @@ CARD = "model_card.md"
 def write_results(result: CrossValidation, folder: str | Path) -> None:
     """``model.safetensors``, ``report.json``, ``predictions.csv``, ``left_out.jsonl``, the card and three plots.
 
-    The model is written last: a folder that holds one is complete.
+    They replace those of another model all together: a folder that holds a model is complete, and of one fine-tuning.
     """
-    folder, found = Path(folder), result.model.header["cross_validation"]
-    write_text(folder / "predictions.csv", predictions_table(result))
-    write_left_out(folder / "left_out.jsonl", result.table.left_out)
-    families = by_family(result)
-    write_json(folder / "report.json", {**found, "families": families, "data": result.model.header["data"]})
-    write_text(folder / CARD, model_card(result, found))
-    draw(result, folder, families)
-    result.model.save(folder / "model.safetensors")
+    header = result.model.header
+    found, families = header["cross_validation"], by_family(result)
+    about = {"learnt": result.model.target.learnt_name, "families": families, "data": header["data"]}
+    with replacing_together(folder, last=MODEL_FILE) as place:
+        write_text(place / "predictions.csv", predictions_table(result))
+        write_left_out(place / "left_out.jsonl", result.table.left_out)
+        write_json(place / "report.json", {**found, **about})
+        write_text(place / CARD, model_card(result, found))
+        draw(result, place, families)
+        result.model.save(place / MODEL_FILE)
 
 
 def write_left_out(path: str | Path, rows: Sequence[Rejected]) -> None:
@@ -79,7 +82,6 @@ def model_card(result: CrossValidation, found: dict[str, Any]) -> str:
     """A page that says what the model predicts, from what, how well, and where not to trust it."""
     target, header = result.model.target, result.model.header
     unit = f" ({target.unit})" if target.unit else ""
-    learnt = "its natural logarithm" if target.log else "its value"
     left_out = ", ".join(f"{count} {rule}" for rule, count in result.table.counts.items()) or "none"
     elements = ", ".join(SYMBOLS[number] for number in sorted(set(result.table.crystals.atomic_numbers.tolist())))
     trunk = "fixed" if header["training"]["settings"]["trunk"] == "frozen" else "trained with them"
@@ -89,7 +91,7 @@ def model_card(result: CrossValidation, found: dict[str, Any]) -> str:
         f"Predicts {target.name}{unit} of ordered crystals: DAO-P's states of the atoms, pooled, and statistics of the",
         f"composition, read by {result.model.heads[0].config.members} small networks{_others(header)} in each of "
         f"{len(result.model.heads)} folds; the trunk (DAO-P) was {trunk}.",
-        f"Learnt is {learnt}{' per atom' if target.extensive else ''}.",
+        f"Learnt is {target.learnt_name}.",
         "",
         f"- data: {len(result.table)} crystals of {len(set(result.table.formulas))} formulas, from "
         f"{', '.join(header.get('sources', ['a list']))}; left out: {left_out}",
@@ -123,7 +125,7 @@ def draw(result: CrossValidation, folder: Path, families: dict[str, dict[str, fl
     """Parity, error by family and calibration, as PNG files."""
     from matplotlib.figure import Figure
 
-    name = ("ln " if result.model.target.log else "") + result.model.target.name
+    name = result.model.target.learnt_name
     parity = Figure(figsize=(4.5, 4.2), layout="constrained")
     axes = parity.add_subplot()
     axes.errorbar(
