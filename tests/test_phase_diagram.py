@@ -1,5 +1,7 @@
 """Hulls of chemical systems against pymatgen, and the files that phases come from."""
 
+import gzip
+
 import pytest
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -75,6 +77,39 @@ def test_structures_bring_their_energy_or_get_that_of_dao_p(tmp_path):
     assert salt.energy_per_atom == pytest.approx(-3.3) and metal.formula == "Na" and -2 < metal.energy_per_atom < -0.5
     again, _ = read_phases([tmp_path / "phases.extxyz"], recompute=True)
     assert again.energy_per_atom != pytest.approx(-3.3, abs=1e-3)
+
+
+def test_tables_of_spreadsheets_and_packed_ones(tmp_path):
+    rows = "Composition;Energy_per_atom;note\nNaCl;-3.3;a, b\n;;\nCl2;-1.8\n"
+    (tmp_path / "SHEET.CSV").write_text(rows)
+    with gzip.open(tmp_path / "tabs.csv.gz", "wt") as file:
+        file.write(rows.replace(";", "\t"))
+    for name in ("SHEET.CSV", "tabs.csv.gz"):
+        found = read_phases([tmp_path / name])
+        assert found == [Phase("NaCl", -3.3, f"{name}:2"), Phase("Cl2", -1.8, f"{name}:4")]
+    with pytest.raises(ValueError, match=r"SHEET\.CSV: --recompute needs structures"):  # the scales would be mixed
+        read_phases([tmp_path / "SHEET.CSV"], recompute=True)
+
+
+def test_json_of_pymatgen_in_every_shape(tmp_path):
+    entry = ComputedEntry("Na2Cl2", -13.2, entry_id="mp-1")
+    dumpfn([entry], tmp_path / "entries.json.gz")
+    dumpfn(entry, tmp_path / "one.json")
+    for name in ("entries.json.gz", "one.json"):
+        assert read_phases([tmp_path / name]) == [Phase("Na2Cl2", entry.energy_per_atom, "mp-1")]
+    Structure(Lattice.cubic(4.2), ["Na", "Na"], [[0] * 3, [0.5] * 3]).to(filename=str(tmp_path / "Na.json"))
+    (metal,) = read_phases([tmp_path / "Na.json"])
+    assert metal.formula == "Na2" and -2 < metal.energy_per_atom < -0.5
+    dumpfn([ComputedEntry({"Na": 0.5}, -0.6)], tmp_path / "half.json")
+    with pytest.raises(ValueError, match=r"half\.json: 'Na0.5' has 0.5 atoms"):
+        read_phases([tmp_path / "half.json"])
+
+
+def test_partly_occupied_sites_are_no_reference(tmp_path):
+    alloy = Structure(Lattice.cubic(3.8), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
+    alloy.to(filename=str(tmp_path / "alloy.cif"))
+    with pytest.raises(ValueError, match=r"alloy\.cif: sites are partly occupied"):
+        read_phases([tmp_path / "alloy.cif"])
 
 
 def test_folders_of_runs_are_references(tmp_path):

@@ -127,6 +127,12 @@ def atoms_from_structure(structure: Structure) -> Atoms:
     return atoms
 
 
+def is_partly_occupied(atoms: Atoms) -> bool:
+    """Whether atoms from a file stand on sites that are partly occupied, of which ASE keeps one kind of atom alone."""
+    occupancy = atoms.info.get("occupancy") or {}
+    return any(len(site) > 1 or min(site.values()) < 0.999 for site in occupancy.values())
+
+
 def niggli_reduced(crystals: Crystals) -> Crystals:
     """The same crystals in their Niggli cells, right-handed, coordinates in [0, 1)."""
     parts = [(*niggli_reduce(lattice, coords), numbers) for lattice, coords, numbers in _parts(crystals)]

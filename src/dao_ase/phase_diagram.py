@@ -10,13 +10,15 @@ from __future__ import annotations
 import csv
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dao_ase.composition import ATOMIC_NUMBERS, Composition
+from dao_ase.data.reading import ending, opened_text
 from dao_ase.database import SETTINGS, open_screen
 from dao_ase.runs import SUMMARY, records_of
 
@@ -109,16 +111,20 @@ def read_phases(paths: Iterable[Path], recompute: bool = False) -> list[Phase]:
     """The phases of CSV files, pymatgen's entries as JSON, structure files, folders of ``dao-ase screen`` or ``generate``.
 
     A CSV has columns ``composition`` and ``energy_per_atom`` (eV). Structures without an energy are relaxed with DAO-P;
-    with ``recompute`` all structures are, but those of runs, whose energies are DAO-P's.
+    with ``recompute`` all structures are, but those of runs, whose energies are DAO-P's, and energies without a structure
+    are refused.
     """
     found: list[Phase] = []
     for path in paths:
+        kind = ending(path)
         if path.is_dir():
             found += _from_run(path)
-        elif path.suffix == ".csv":
+        elif kind == ".csv" and recompute:
+            raise ValueError(f"{path}: --recompute needs structures, and a table has energies alone")
+        elif kind == ".csv":
             found += _from_csv(path)
-        elif path.suffix == ".json":
-            found += _from_entries(path, recompute)
+        elif kind == ".json":
+            found += _from_json(path, recompute)
         else:
             found += _from_structures(path, recompute)
     return found
@@ -155,14 +161,16 @@ def _from_run(folder: Path) -> list[Phase]:
 
 
 def _from_csv(path: Path) -> list[Phase]:
-    with open(path, newline="", encoding="utf-8-sig") as file:  # Excel begins its files with a byte order mark
-        reader = csv.DictReader(file)
-        rows, columns = list(reader), list(reader.fieldnames or ())
+    with opened_text(path) as file:
+        head = file.readline()
+        reader = csv.DictReader(chain([head], file), delimiter=max(",;\t", key=head.count))
+        reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or ()]
+        rows = [(reader.line_num, row) for row in reader if any(row.values())]
     if not {"composition", "formula"} & set(columns) or "energy_per_atom" not in columns:
         there = ", ".join(columns) or "none"
         raise ValueError(f"{path}: needs the columns 'composition' and 'energy_per_atom' (eV); there are: {there}")
     found = []
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         formula = row.get("composition") or row.get("formula")
         try:
             if not formula:
@@ -177,30 +185,38 @@ def _from_csv(path: Path) -> list[Phase]:
     return found
 
 
-def _from_entries(path: Path, recompute: bool) -> list[Phase]:
+def _from_json(path: Path, recompute: bool) -> list[Phase]:
+    """The phases of one or several entries, or structures, of pymatgen's."""
     from monty.serialization import loadfn
+    from pymatgen.core import Structure
 
     try:
-        entries = loadfn(path)
-    except (ValueError, TypeError, AttributeError, KeyError, ImportError) as error:  # what monty cannot put together
+        found = loadfn(path)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, ImportError) as error:  # what monty cannot make
         raise ValueError(f"{path}: is no JSON of pymatgen's: {error}") from error
-    if not isinstance(entries, Sequence) or not all(hasattr(entry, "energy_per_atom") for entry in entries):
+    entries = found if isinstance(found, list) else [found]
+    if all(isinstance(one, Structure) for one in entries):
+        return _relaxed(entries, path.name)
+    if not all(hasattr(entry, "energy_per_atom") for entry in entries):
         raise ValueError(f"{path}: is no list of pymatgen's ComputedEntry; write one with monty.serialization.dumpfn")
-    structures = [entry.structure for entry in entries if hasattr(entry, "structure")]
-    if recompute and len(structures) == len(entries):
-        return _relaxed(structures, path.name)
     if recompute:
-        raise ValueError(f"{path}: --recompute needs entries with structures (ComputedStructureEntry)")
-    return [
-        Phase(_formula(entry), float(entry.energy_per_atom), str(getattr(entry, "entry_id", None) or path.name))
-        for entry in entries
-    ]
+        structures = [entry.structure for entry in entries if hasattr(entry, "structure")]
+        if len(structures) < len(entries):
+            raise ValueError(f"{path}: --recompute needs entries with structures (ComputedStructureEntry)")
+        return _relaxed(structures, path.name)
+    try:
+        return [
+            Phase(_formula(entry), float(entry.energy_per_atom), str(getattr(entry, "entry_id", None) or path.name))
+            for entry in entries
+        ]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _from_structures(path: Path, recompute: bool) -> list[Phase]:
     from ase.io import read
 
-    from dao_ase.convert import structure_from_atoms
+    from dao_ase.convert import is_partly_occupied, structure_from_atoms
 
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -208,6 +224,8 @@ def _from_structures(path: Path, recompute: bool) -> list[Phase]:
     except Exception as error:  # ASE's readers raise whatever their format's parser raises
         raise ValueError(f"{path}: not a structure file that ASE reads: {error or type(error).__name__}") from error
     energies = [None if recompute or one.calc is None else one.calc.results.get("energy") for one in frames]
+    if any(map(is_partly_occupied, frames)):
+        raise ValueError(f"{path}: sites are partly occupied; give an ordered structure")
     try:
         structures = [structure_from_atoms(atoms) for atoms in frames]
     except ValueError as error:

@@ -52,6 +52,8 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
 
     from ase.io.formats import UnknownFileTypeError
 
+    from dao_ase.convert import is_partly_occupied
+
     inputs: list[Input] = []
     problems: list[str] = []
     for path in paths:
@@ -78,7 +80,7 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
             continue
         if not frames:
             problems.append(f"{path}: holds no structure")
-        partial = [name for name, atoms in _named(path, frames) if _is_partly_occupied(atoms)]
+        partial = [name for name, atoms in _named(path, frames) if is_partly_occupied(atoms)]
         problems += [f"{name}: sites are partly occupied; give an ordered structure" for name in partial]
         inputs += [Input(name, atoms) for name, atoms in _named(path, frames) if name not in partial]
     return inputs, problems
@@ -162,11 +164,6 @@ def _ase_frames(path: Path) -> list[Atoms]:
 
 def _named(path: Path, frames: Sequence[Atoms]) -> list[tuple[str, Atoms]]:
     return [(str(path) if len(frames) == 1 else f"{path}#{frame}", atoms) for frame, atoms in enumerate(frames)]
-
-
-def _is_partly_occupied(atoms: Atoms) -> bool:
-    occupancy = atoms.info.get("occupancy") or {}
-    return any(len(site) > 1 or min(site.values()) < 0.999 for site in occupancy.values())
 
 
 def as_crystals(inputs: Iterable[Input]) -> tuple[list[Input], list[Crystals], list[str]]:
@@ -259,7 +256,7 @@ def _write(path: Path, structures: Sequence[Atoms]) -> Path:
     return path
 
 
-def named_as_options(error: Exception) -> str:
+def named_as_options(error: Exception | str) -> str:
     """What an error says, with the option in place of a keyword of Python's.
 
     >>> named_as_options(ValueError("52 atoms; max_atoms= lifts the limit"))
