@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import bulk, make_supercell
 from click.testing import CliRunner
+from pymatgen.core import Molecule
 
 from dao_ase import checkpoint
 from dao_ase.calculator import save_potential
@@ -28,6 +30,7 @@ from dao_ase.properties.installed import find_model
 from dao_ase.properties.model import HeadConfig
 from dao_ase.properties.plan import plan_of
 from dao_ase.properties.predictor import DAOPredictor
+from dao_ase.properties.report import write_results
 from dao_ase.properties.table import PropertyTable, Target, read_table, refuse_unlearnable
 from named import random_potential, rattled, skewed
 
@@ -183,6 +186,25 @@ def test_units_that_float32_cannot_learn_are_refused(table, trunk, unit):
 def test_what_is_no_crystal_is_named(predictor):
     with pytest.raises(TypeError, match="crystal 1 is 5"):
         predictor.predict([bulk("NaCl", "rocksalt", a=5.6), 5])
+    with pytest.raises(TypeError, match="crystal 0 is Molecule"):
+        predictor.predict([Molecule(["H", "H"], [[0, 0, 0], [0, 0, 0.74]])])
+    with pytest.raises(ValueError, match="crystal 1: volume is nan; do two of its atoms stand on one place"):
+        predictor.predict([bulk("NaCl", "rocksalt", a=5.6), one_place()])
+
+
+def one_place() -> Atoms:
+    """Two atoms that coincide, as a slip of a site's coordinates makes them."""
+    return Atoms("NaCl", cell=[4, 4, 4], scaled_positions=[[0.1, 0, 0], [1.1, 0, 0]], pbc=True)
+
+
+def test_crystals_that_cannot_be_learnt_are_named_before_any_training():
+    crystals = salts()
+    with pytest.raises(ValueError, match="crystal 16 cannot be learnt; do two of its atoms stand on one place"):
+        DAOPredictor.fit([*crystals, one_place()], range(17))
+    with pytest.raises(ValueError, match="contains Og, which is outside"):
+        DAOPredictor.fit([*crystals, bulk("Og", "fcc", a=5)], range(17))
+    with pytest.raises(ValueError, match=r"values have the shape \(16, 1\); each crystal needs one number"):
+        DAOPredictor.fit(crystals, np.ones((16, 1)))
 
 
 def line(**entry) -> str:
@@ -200,6 +222,7 @@ def test_bad_rows_are_named_and_counted(tmp_path, trunk):
         line(id="flat", tc=1, lattice=[[1, 0, 0]] * 3),
         '{"id": "cut\n',
         line(id="strange", tc=1, sites=[[[["Xx", 1.0]], [0, 0, 0]]]),
+        line(id="twice", tc=1, sites=[[[["Mg", 1.0]], [0, 0, 0]], [[["O", 1.0]], [0, 1, 0]]]),
         line(
             id="doped", tc=9, sites=[[[["Cr", 1.0]], [0, 0, k / 8]] for k in range(6)] + [[[["Os", 1.0]], [0.5, 0, 0]]]
         ),
@@ -215,9 +238,10 @@ def test_bad_rows_are_named_and_counted(tmp_path, trunk):
         "zero": "not positive",
         "flat": "singular cell",
         "strange": "unknown element",
+        "twice": "atoms coincide",
         "doped": "held out",
     }
-    assert len(table.left_out) == 7
+    assert len(table.left_out) == 8
     with pytest.raises(ValueError, match="columns with numbers: tc; 4 cannot be used, half: a site"):
         read_table([source], Target("gap"), trunk.elements)
 
@@ -394,6 +418,35 @@ def test_a_model_is_not_replaced_by_that_of_another_call(command, tmp_path):
     assert CliRunner().invoke(main, command).exit_code == 0 and said(file) == model
 
 
+def test_a_model_is_replaced_as_a_whole_or_not_at_all(result, tmp_path, monkeypatch):
+    """As when a disk is full, or a figure fails, while another model is written into the folder."""
+    write_results(result, tmp_path)
+    before = contents(tmp_path)
+    other = replace(result, predicted=result.predicted + 1)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+        patch.setattr("matplotlib.figure.Figure.savefig", raises(OSError("full")))
+        write_results(other, tmp_path)
+    assert contents(tmp_path) == before
+    write_results(other, tmp_path)
+    assert contents(tmp_path).keys() == before.keys() and contents(tmp_path) != before
+
+
+def raises(error: BaseException):
+    """A function that does nothing else."""
+
+    def call(*arguments, **keywords):
+        raise error
+
+    return call
+
+
+def test_what_is_learnt_is_said_where_its_errors_stand(table, trunk, tmp_path):
+    target = Target("volume", "Å³", log=True, extensive=True)
+    write_results(fine_tune(table, trunk, target, QUICK, folds=2), tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text())["learnt"] == "ln(volume per atom)"
+    assert "Learnt is ln(volume per atom)." in (tmp_path / "model_card.md").read_text()
+
+
 def said(file) -> tuple[str, dict]:
     """What a weight file holds; its bytes may come in another order."""
     tensors, header = checkpoint.load(file)
@@ -421,3 +474,35 @@ def test_the_two_commands(command, tmp_path):
     done = CliRunner().invoke(main, ["predict", str(tmp_path / "model"), str(tmp_path / "missing.cif")])
     assert done.exit_code == 1 and "missing.cif" in done.stderr
     assert torch.is_grad_enabled()
+
+
+def test_predictions_come_one_by_one_and_outlive_an_interruption(predictor, tmp_path, monkeypatch):
+    predictor.save(tmp_path / "volume.safetensors")
+    for place, salt in enumerate(salts()[:3]):
+        salt.write(tmp_path / f"{place}.extxyz")
+    predict = DAOPredictor.predict_crystals
+
+    def interrupted(self, crystals):
+        if crystals.atomic_numbers[1] == 35:  # the third, LiBr
+            raise KeyboardInterrupt
+        return predict(self, crystals)
+
+    monkeypatch.setattr(DAOPredictor, "predict_crystals", interrupted)
+    command = [
+        "predict",
+        str(tmp_path / "volume.safetensors"),
+        *(str(tmp_path / f"{place}.extxyz") for place in range(3)),
+    ]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1 and done.stderr == "interrupted: 2 of 3 crystals are predicted\n"
+    assert ["LiF" in done.stdout, "LiCl" in done.stdout] == [True, True] and done.stdout.count("\n") == 2
+    done = CliRunner().invoke(main, [*command, "--json"])
+    assert [row["formula"] for row in json.loads(done.stdout)] == ["LiF", "LiCl"]
+
+
+def test_tables_are_predicted_whatever_case_their_names_have(predictor, tmp_path):
+    predictor.save(tmp_path / "volume.safetensors")
+    bulk("NaCl", "rocksalt", a=5.6).write(tmp_path / "salt.cif")
+    (tmp_path / "TABLE.CSV").write_text("id,file\nhalite,salt.cif\n")
+    done = CliRunner().invoke(main, ["predict", str(tmp_path / "volume.safetensors"), str(tmp_path / "TABLE.CSV")])
+    assert done.exit_code == 0 and "TABLE.CSV#halite  NaCl  volume" in done.stdout

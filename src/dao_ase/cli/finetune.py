@@ -32,7 +32,7 @@ NAMED = 5
 @click.option("--exclude-formula", multiple=True, metavar="FORMULA",
               help="Leave out this composition and what is close to it.")  # fmt: skip
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights of another DAO-P to start from.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="Folder of the model; the same command continues or renews it.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dao_ase.crystals import Crystals
     from dao_ase.properties.predictor import DAOPredictor
 
-TABLES = (".csv", ".csv.gz", ".npz", ".jsonl", ".jsonl.gz")
+TABLES = (".csv", ".npz", ".jsonl")
 """Files that the data layer reads, one crystal on each row; ASE reads the others."""
 
 
@@ -36,6 +36,7 @@ def predict(model: str, files: tuple[Path, ...], as_json: bool) -> None:
     MODEL is the name of an installed model (below), a model file, or a folder of dao-ase finetune. A crystal with partly
     occupied sites is refused.
     """
+    from dao_ase.cli.stopping import sigterm_as_ctrl_c
     from dao_ase.properties.predictor import DAOPredictor
 
     try:
@@ -44,34 +45,42 @@ def predict(model: str, files: tuple[Path, ...], as_json: bool) -> None:
         raise click.ClickException(str(error)) from error
     named, problems = _read(files)
     rows = []
-    for name, crystal in named:
-        try:
-            rows.append(_row(name, crystal, predictor))
-        except ValueError as error:
-            problems.append(f"{name}: {error}")
+    try:
+        with sigterm_as_ctrl_c():
+            for name, crystal in named:
+                try:
+                    rows.append(_row(name, crystal, predictor))
+                except ValueError as error:
+                    problems.append(f"{name}: {error}")
+                    continue
+                if not as_json:
+                    click.echo(_line(rows[-1]))
+    except KeyboardInterrupt:
+        problems.append(f"interrupted: {len(rows)} of {len(named)} crystals are predicted")
     if as_json:
         click.echo(json.dumps(rows, indent=1))
-    else:
-        for row in rows:
-            click.echo(
-                f"{row['name']}  {row['formula']}  {row['property']}  {row['value']:.4g} ± {row['uncertainty']:.2g} "
-                f"{row['unit']} ({row['low']:.3g} to {row['high']:.3g})"
-            )
     for problem in problems:
         click.echo(problem, err=True)
     if problems:
         raise click.exceptions.Exit(1)
 
 
+def _line(row: dict) -> str:
+    return (
+        f"{row['name']}  {row['formula']}  {row['property']}  {row['value']:.4g} ± {row['uncertainty']:.2g} "
+        f"{row['unit']} ({row['low']:.3g} to {row['high']:.3g})"
+    )
+
+
 def _read(files: tuple[Path, ...]) -> tuple[list[tuple[str, Crystals]], list[str]]:
     """Every crystal of every file with a name, and what cannot be read, with the reason."""
     from dao_ase.cli.inputs import as_crystals, read_structures
-    from dao_ase.data.reading import read
+    from dao_ase.data.reading import ending, read
     from dao_ase.data.records import Rejected
     from dao_ase.data.sources import open_source
     from dao_ase.properties.table import crystals_of
 
-    tables = [file for file in files if file.name.endswith(TABLES)]
+    tables = [file for file in files if ending(file) in TABLES]
     inputs, problems = read_structures(file for file in files if file not in tables)
     inputs, crystals, no_crystals = as_crystals(inputs)
     named = [(one.name, crystal) for one, crystal in zip(inputs, crystals, strict=True)]

@@ -67,11 +67,14 @@ def training_set(
     table: PropertyTable, trunk: Potential, target: Target, tick: Callable[[int], object] = lambda done: None
 ) -> TrainingSet:
     """Neighbours, features and learnt values of a table; ``tick`` hears of each crystal twice: neighbours, features."""
+    trunk.refuse_untrained(table.crystals.atomic_numbers.tolist())
     graphs = Graphs.find(table.crystals, trunk, tick)
     constants = constants_of(graphs, element_table())
     values = target.learnt(table.values, table.crystals.num_atoms.numpy())
     refuse_other_scales(target, values)
     features = features_of(trunk, graphs, constants, tick)
+    if len(strange := np.flatnonzero(~features.isfinite().all(1).numpy())):
+        raise ValueError(f"crystal {table.ids[strange[0]]} cannot be learnt; do two of its atoms stand on one place?")
     number = {formula: place for place, formula in enumerate(dict.fromkeys(table.formulas))}
     groups = np.array([number[formula] for formula in table.formulas], dtype=np.int64)
     return TrainingSet(graphs, constants, features, torch.from_numpy(values).float(), groups)

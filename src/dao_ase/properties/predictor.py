@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dao_ase.calculator import load_potential
 from dao_ase.composition import reduced_key
@@ -60,7 +61,7 @@ class DAOPredictor:
     def fit(
         cls,
         crystals: Sequence[Structure | Atoms | str | os.PathLike[str]],
-        values: Sequence[float],
+        values: Sequence[float] | NDArray[np.float64],
         target: str = "value",
         *,
         unit: str = "",
@@ -79,6 +80,8 @@ class DAOPredictor:
         if len(batch) != len(values):
             raise ValueError(f"{len(batch)} crystals but {len(values)} values; each crystal needs one")
         numbers = np.asarray(values, dtype=np.float64)
+        if numbers.ndim != 1:
+            raise ValueError(f"values have the shape {numbers.shape}; each crystal needs one number")
         wrong = np.flatnonzero(~np.isfinite(numbers) | ((numbers <= 0) if log else False))
         if len(wrong):
             rule = "is no finite number" + (" above zero, as log=True needs" if log else "")
@@ -124,6 +127,10 @@ class DAOPredictor:
         width = Calibration(**self.model.header["calibration"]).uncertainty(spread)
         value, low, high = (target.restored(middle + sign * width, atoms) for sign in (0, -1, 1))
         folds = target.restored(answers.mean(1), atoms)
+        if len(strange := np.flatnonzero(~np.isfinite(value))):
+            raise ValueError(
+                f"crystal {strange[0]}: {target.name} is {value[strange[0]]}; do two of its atoms stand on one place?"
+            )
         return [
             PropertyPrediction(
                 float(value[i]), float(high[i] - low[i]) / 2, float(low[i]), float(high[i]), tuple(folds[:, i].tolist())
@@ -143,14 +150,14 @@ def as_batch(crystals: Sequence[Structure | Atoms | str | os.PathLike[str]]) -> 
 def _as_batch(crystal: Any, place: int) -> Crystals:
     if isinstance(crystal, str | os.PathLike):
         return _read(Path(crystal))
-    if hasattr(crystal, "is_ordered"):
+    if hasattr(crystal, "is_ordered") and hasattr(crystal, "lattice"):
         if not crystal.is_ordered:
             raise ValueError(
                 f"crystal {place} ({crystal.composition.reduced_formula}) has partly occupied sites, and DAO-P sees whole "
                 "atoms only; order it first, for example with pymatgen's OrderDisorderedStructureTransformation"
             )
         return from_structures([crystal])
-    if not hasattr(crystal, "pbc"):
+    if not (hasattr(crystal, "pbc") and hasattr(crystal, "cell")):
         raise TypeError(f"crystal {place} is {crystal!r}; give pymatgen structures, ASE atoms or names of files")
     return from_atoms([crystal])
 

@@ -35,6 +35,16 @@ class Target:
     extensive: bool = False
     least: float | None = None
 
+    @property
+    def learnt_name(self) -> str:
+        """What is learnt, in words.
+
+        >>> Target("energy", extensive=True).learnt_name, Target("Tc", log=True).learnt_name
+        ('energy per atom', 'ln(Tc)')
+        """
+        name = f"{self.name} per atom" if self.extensive else self.name
+        return f"ln({name})" if self.log else name
+
     def learnt(self, values: NDArray[np.float64], num_atoms: NDArray[np.int64]) -> NDArray[np.float64]:
         """What is learnt of these values."""
         values = values / num_atoms if self.extensive else values
@@ -215,6 +225,8 @@ def _why_not(
     if unknown:
         symbols = ", ".join(SYMBOLS[number] for number in unknown)
         return "untrained element", f"{symbols}: outside the {len(trained)} elements that DAO-P was trained on"
+    if len(np.unique(np.round(record.frac_coords, 8) % 1, axis=0)) < len(record.atomic_numbers):
+        return "atoms coincide", "two of its atoms stand on one place"
     here = _shares(record.atomic_numbers.tolist())
     if any(too_close(here, other) for other in excluded):
         return "held out", "its composition is one that is kept for testing, or close to one"
