@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from dao_ase.database import ScreenDatabase
+    from dao_ase.database import Outcome, ScreenDatabase
     from dao_ase.phase_diagram import Phase
     from dao_ase.screen.run import Summary
+    from dao_ase.screen.work import Shard
 
 
 @click.command()
@@ -67,7 +69,7 @@ def screen(
         with continued_by_the_same_command(f"interrupted: what is done is in {output}, the same command continues"):
             found = run.screen(
                 wanted, output, settings, phases=phases, count=workers, config=config, database=database, shard=shard,
-                progress=True,
+                progress=True, work=_work,
             )  # fmt: skip
         store = open_screen(output, database)
     except (ValueError, TypeError, OSError) as error:
@@ -75,6 +77,14 @@ def screen(
     best = [_values(row) for row in store.rows(rank=1)]
     best.sort(key=lambda row: (row["e_above_hull"] is None, row["e_above_hull"], row["composition"]))
     click.echo(json.dumps({**vars(found), "best": best}, indent=1) if as_json else _table(found, best, store))
+
+
+def _work(shard: Shard) -> list[Outcome]:
+    """The work of a worker, whose errors name the options of this command."""
+    from dao_ase.cli.inputs import named_as_options
+    from dao_ase.screen.work import screen_shard
+
+    return [replace(one, error=one.error and named_as_options(one.error)) for one in screen_shard(shard)]
 
 
 def _warn(wanted: list[str], phases: list[Phase]) -> None:
