@@ -41,12 +41,22 @@ def test_what_is_absent_comes_with_the_remedy(monkeypatch):
     assert found["extras/matgl"].detail == 'purpose: pip install "dao-ase[matgl]"'
 
 
-def test_program_that_does_not_start_is_broken(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\x7fELF", "Exec format error"),
+        (b"#!/bin/sh\necho pw.x: libmpi.so.40: cannot open shared object file >&2\nexit 127\n", "libmpi.so.40"),
+        (b"#!/bin/sh\nexit 3\n", "it ends with code 3, without a banner"),
+    ],
+    ids=["no program", "a library is missing", "silent"],
+)
+def test_program_that_does_not_start_is_broken(monkeypatch, tmp_path, content, reason):
     program = tmp_path / "pw.x"
-    program.write_bytes(b"\x7fELF")
+    program.write_bytes(content)
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert findings()["programs/pw.x"].state == "broken"
+    found = findings()["programs/pw.x"]
+    assert found.state == "broken" and reason in found.detail and "install quantum-espresso" in found.detail
 
 
 @pytest.mark.parametrize(

@@ -116,17 +116,20 @@ def _weights() -> Iterator[Finding]:
 
 
 def _program(name: str, purpose: str, remedy: str) -> Finding:
+    from dao_ase.espresso.running import complaint
+
     path = shutil.which(name)
     if path is None:
         return Finding("programs", name, "absent", f"{purpose}: {remedy}")
     try:
         with TemporaryDirectory() as folder:  # without an input pw.x leaves a file CRASH where it is called
-            banner = subprocess.run(
-                [path], input="", capture_output=True, text=True, timeout=20, check=False, cwd=folder
-            ).stdout
+            done = subprocess.run([path], input="", capture_output=True, text=True, timeout=20, check=False, cwd=folder)
     except (OSError, subprocess.TimeoutExpired) as error:
         return Finding("programs", name, "broken", f"{path} does not start ({error}): {remedy}")
-    version = next((word for word in banner.split() if word.startswith("v.")), "version not said")
+    version = next((word for word in done.stdout.split() if word.startswith("v.")), None)
+    if version is None:  # as where a library is missing, or MPI refuses
+        said = complaint(done.stderr) or f"it ends with code {done.returncode}, without a banner"
+        return Finding("programs", name, "broken", f"{path} does not start ({said}): {remedy}")
     return Finding("programs", name, "ok", f"{path}, {version}")
 
 
