@@ -97,14 +97,29 @@ def test_another_run_wants_another_folder(quick_screen):
         quick_screen(["NaCl"], phases=[Phase("Na", -1.3)])
 
 
+def test_what_was_begun_without_a_result_binds_to_nothing(tmp_path, quick_screen):
+    """After a slip in an option, the right command may use the folder."""
+    with pytest.raises(RuntimeError, match="wrong weights"):
+        screen(["NaCl"], tmp_path, ScreenSettings(samples=3), count=0, work=wrong_weights)
+    assert quick_screen(["NaCl"]).done == 1
+    assert json.loads((tmp_path / "screen.json").read_text())["settings"]["samples"] == ScreenSettings().samples
+    with pytest.raises(ValueError, match="other samples"):
+        quick_screen(["KCl"], settings=ScreenSettings(samples=3))
+
+
+def wrong_weights(shard: Shard) -> list[Outcome]:
+    raise RuntimeError("wrong weights")
+
+
 def test_a_folder_of_an_earlier_version_is_read_but_not_continued(tmp_path, quick_screen):
     quick_screen(["NaCl"])
     said = json.loads((tmp_path / "screen.json").read_text())
     del said["settings"]["prototypes"]
     (tmp_path / "screen.json").write_text(json.dumps({**said, "run": "screen-earlier"}))
+    ScreenDatabase(tmp_path / "screen.db", "screen-earlier").write([Outcome("LiCl", error="none")])
     with pytest.raises(ValueError, match=r"earlier dao-ase, which knew no prototypes.*another folder"):
         quick_screen(["KCl"])
-    assert open_screen(tmp_path).done() == []
+    assert [line.composition for line in open_screen(tmp_path).done()] == ["LiCl"]
     (tmp_path / "screen.json").write_text(json.dumps(said))
     assert [line.composition for line in open_screen(tmp_path).done()] == ["NaCl"]
 
@@ -132,6 +147,7 @@ def test_a_folder_of_generated_structures_is_refused(tmp_path, quick_screen):
         ({"formula_units": (1, 0)}, "must be at least 1"),
         ({"formula_units": "all"}, "'auto'"),
         ({"seed": 2**50}, "must lie within"),
+        ({"max_atoms": 0}, "max_atoms is 0; a cell has at least 1"),
     ],
 )
 def test_settings_that_suit_no_composition_are_refused_at_once(setting, reason):

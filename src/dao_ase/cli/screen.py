@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 @click.option("--relax-steps", type=int, default=200, show_default=True, help="At most so many; 0: no relaxation.")
 @click.option("--fmax", type=float, default=0.05, show_default=True, help="Relaxed below this force (eV/Å).")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--max-atoms", type=int, help="Largest cell. Default: the largest that the model was trained on.")
+@click.option(
+    "--max-atoms", type=click.IntRange(1), help="Largest cell. Default: the largest that the model was trained on."
+)
 @click.option("--prototypes/--no-prototypes", default=True, show_default=True,
               help="Also adapt known structure types, with other elements in them.")  # fmt: skip
 @click.option("--weights", type=click.Path(exists=True, dir_okay=False), help="Weights of another DAO-G.")

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -27,6 +27,7 @@ from dao_ase.database import (
     Outcome,
     ScreenDatabase,
     now,
+    open_screen,
     read_settings,
     without_password,
 )
@@ -182,31 +183,39 @@ def _opened(folder: Path, settings: ScreenSettings, phases: Sequence[Phase], dat
     if "://" in location and not location.startswith(POSTGRESQL):
         raise ValueError(f"{location!r} is no postgresql://...; give such a URL, or the name of an SQLite file")
     path = folder / SETTINGS
-    if path.is_file():
-        said = read_settings(path)
-        if said["run"] != run:
-            now_asked = json.loads(json.dumps(asdict(settings)))
-            if unknown := [name for name in now_asked if name not in said["settings"]]:
-                raise ValueError(
-                    f"{folder} holds a screening by an earlier dao-ase, which knew no {', '.join(unknown)}; its results "
-                    "stay readable, but it cannot be continued: give another folder"
-                )
-            changed = [name for name, value in now_asked.items() if said["settings"][name] != value]
-            raise ValueError(
-                f"{folder} holds a screening with other {', '.join(changed) or 'weights or references'}; "
-                "continue it as it was begun, or give another folder"
-            )
-        if said["database"] != without_password(location):
-            raise ValueError(f"{folder} writes to {said['database']}, not to {without_password(location)}")
-    elif (folder / SUMMARY).is_file():
+    begun = read_settings(path) if path.is_file() else None
+    if begun is not None and begun["database"] != without_password(location):
+        raise ValueError(f"{folder} writes to {begun['database']}, not to {without_password(location)}")
+    if begun is not None and begun["run"] != run:
+        _refuse_another(folder, begun["settings"], settings, database)
+    if begun is None and (folder / SUMMARY).is_file():
         raise ValueError(f"{folder} holds structures of dao-ase generate; give another folder")
     store = ScreenDatabase(location if location.startswith(POSTGRESQL) else folder / location, run)
-    if not path.is_file():  # only now: a database that cannot be opened shall not be the folder's for good
+    if (
+        begun is None or begun["run"] != run
+    ):  # only now: a database that cannot be opened shall not be the folder's for good
         write_json(path, {
             "run": run, "database": without_password(location), "settings": asdict(settings),
             "references": len(phases), "begun": now(), "dao-ase": __version__,
         })  # fmt: skip
     return store
+
+
+def _refuse_another(folder: Path, begun: Mapping[str, Any], settings: ScreenSettings, database: str | None) -> None:
+    """Raises `ValueError`, which names the settings that differ, where a folder of another run holds any result."""
+    if not open_screen(folder, database).done():
+        return
+    asked = json.loads(json.dumps(asdict(settings)))
+    if unknown := [name for name in asked if name not in begun]:
+        raise ValueError(
+            f"{folder} holds a screening by an earlier dao-ase, which knew no {', '.join(unknown)}; its results "
+            "stay readable, but it cannot be continued: give another folder"
+        )
+    changed = [name for name, value in asked.items() if begun[name] != value]
+    raise ValueError(
+        f"{folder} holds a screening with other {', '.join(changed) or 'weights or references'}; "
+        "continue it as it was begun, or give another folder"
+    )
 
 
 def elements_of(formula: str) -> frozenset[str]:

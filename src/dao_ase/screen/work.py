@@ -17,7 +17,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dao_ase.cells import check_units, seed_of, structure_count
+from dao_ase.cells import check_units, seed_of, structure_count, whole_number
 from dao_ase.database import Outcome
 from dao_ase.phase_diagram import Hull, Phase, missing_elements, phases_of
 
@@ -58,6 +58,8 @@ class ScreenSettings:
             raise ValueError(f"relax_steps is {self.relax_steps}; it must not be negative")
         if not 0 < self.fmax < math.inf:
             raise ValueError(f"fmax is {self.fmax}; a force (eV/Å) is above 0")
+        if self.max_atoms is not None and whole_number("max_atoms", self.max_atoms) < 1:
+            raise ValueError(f"max_atoms is {self.max_atoms}; a cell has at least 1")
         seed_of(self.seed)
         check_units(self.formula_units)
 
