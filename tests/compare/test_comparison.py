@@ -141,7 +141,7 @@ def test_wrong_settings(folder, change):
         settings(folder, **{"task": "scf"} | change)
 
 
-@pytest.mark.parametrize("name", ["no_such_module:Calculator", "guess"])
+@pytest.mark.parametrize("name", ["no_such_module:Calculator", "os:path", "guess"])
 def test_unknown_peer(folder, name):
     with pytest.raises(ValueError, match="--with"):
         compare_all([SILICON], settings(folder, "scf", peers=[name]))

@@ -233,7 +233,7 @@ def _text(report: Mapping[str, Any]) -> str:
                 faster = found.get("against pw.x", {}).get("times_faster_processor")
                 said = f"{found['times']['processor']:.4g} s of processor time"
                 said += "" if faster is None else f", {faster:,.0f} times faster than pw.x"
-                lines.append(f"{row['name']}  {name:8}{said}{_differences(found.get('against pw.x', {}))}")
+                lines.append(f"{row['name']}  {name:7} {said}{_differences(found.get('against pw.x', {}))}")
         for way, best in row.get("best", {}).items():
             energy, rmse = (("-" if value is None else f"{value:.4g}") for value in (best["energy"], best["rmse"]))
             lines.append(

@@ -215,7 +215,7 @@ def peer(name: str, fmax: float) -> AsePotential:
     try:
         with redirect_stdout(sys.stderr):  # CHGNet says hello, which is no part of a report
             return AsePotential(name, make, fmax)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:
         raise ValueError(f"--with {name}: {error}; {remedy}") from error
 
 
