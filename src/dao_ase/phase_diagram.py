@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 
+FORMULA_COLUMNS = ("composition", "formula", "formula_pretty", "pretty_formula")
+"""Columns of a table that may hold formulas, the first that exists is taken; the last two are the Materials Project's."""
+
+
 @dataclass(frozen=True)
 class Phase:
     """A phase by its formula and energy (eV/atom), and where it comes from."""
@@ -166,12 +170,13 @@ def _from_csv(path: Path) -> list[Phase]:
         reader = csv.DictReader(chain([head], file), delimiter=max(",;\t", key=head.count))
         reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or ()]
         rows = [(reader.line_num, row) for row in reader if any(row.values())]
-    if not {"composition", "formula"} & set(columns) or "energy_per_atom" not in columns:
+    column = next((name for name in FORMULA_COLUMNS if name in columns), None)
+    if column is None or "energy_per_atom" not in columns:
         there = ", ".join(columns) or "none"
         raise ValueError(f"{path}: needs the columns 'composition' and 'energy_per_atom' (eV); there are: {there}")
     found = []
     for number, row in rows:
-        formula = row.get("composition") or row.get("formula")
+        formula = row[column]
         try:
             if not formula:
                 raise ValueError("there is no composition")

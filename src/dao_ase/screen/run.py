@@ -31,7 +31,7 @@ from dao_ase.database import (
     read_settings,
     without_password,
 )
-from dao_ase.phase_diagram import Phase
+from dao_ase.phase_diagram import FORMULA_COLUMNS, Phase
 from dao_ase.runs import SUMMARY
 from dao_ase.screen.work import ScreenSettings, Shard, run_name, screen_shard
 from dao_ase.screen.workers import Workers, worker_died, workers
@@ -100,7 +100,7 @@ def summary(store: ScreenDatabase, wanted: Sequence[str]) -> Summary:
 
 
 def read_compositions(path: Path) -> list[str]:
-    """The column ``composition`` or ``formula`` of a CSV, or the first of a file without a header; # begins a comment.
+    """The column ``composition`` (`FORMULA_COLUMNS`) of a CSV, or the first of a file without a header; # begins a comment.
 
     Columns are separated by commas, or by what spreadsheets write instead: tabs or semicolons in the first line.
     """
@@ -113,9 +113,13 @@ def read_compositions(path: Path) -> list[str]:
     rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
     rows = [row for row in rows if any(row)]
     header = [cell.lower() for cell in rows[0]] if rows else []
-    column = next((header.index(name) for name in ("composition", "formula") if name in header), None)
-    rows, column = (rows, 0) if column is None else (rows[1:], column)
-    found = [row[column] for row in rows if len(row) > column and row[column]]
+    column = next((header.index(name) for name in FORMULA_COLUMNS if name in header), None)
+    if column is not None:
+        rows = rows[1:]
+    elif not any(num_atoms(row[0]) for row in rows):  # a header of other columns, or no table of formulas at all
+        rows = []
+    place = column or 0
+    found = [row[place] for row in rows if len(row) > place and row[place]]
     if not found:
         raise ValueError(f"{path} names no composition; write one formula a line, or a CSV with a column 'composition'")
     return found
