@@ -89,6 +89,15 @@ def test_a_formula_that_is_too_large_is_named_with_the_option(tmp_path):
     assert "--max-atoms lifts the limit" in done.stderr
 
 
+def test_interrupted_it_says_that_the_same_command_continues(silicon, tmp_path, monkeypatch):
+    def interrupted(*arguments) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dao_ase.compare.comparison.compare_all", interrupted)
+    done = run(silicon, "-o", tmp_path / "report")
+    assert done.exit_code == 130 and "the same command continues" in done.stderr
+
+
 def test_misspelled_keyword_is_refused(silicon):
     done = run(silicon, "--set", "ecutwf=60")
     assert done.exit_code == 1 and "no keyword 'ecutwf'; do you mean 'ecutwfc'?" in done.stderr

@@ -81,6 +81,7 @@ def compare(inputs: tuple[str, ...], as_json: bool, output: Path, known: str | N
     """
     import logging
 
+    from dao_ase.cli.stopping import continued_by_the_same_command
     from dao_ase.compare.comparison import compare_all
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -89,7 +90,8 @@ def compare(inputs: tuple[str, ...], as_json: bool, output: Path, known: str | N
         crystals, structures, problems = _crystals(inputs, options, known)
         if not crystals:
             raise click.ClickException("\n".join(problems))
-        report = compare_all(crystals, settings, structures, problems)
+        with continued_by_the_same_command():
+            report = compare_all(crystals, settings, structures, problems)
     except (ValueError, TypeError, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps(report, indent=1) if as_json else _text(report))
