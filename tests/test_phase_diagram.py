@@ -93,7 +93,7 @@ def test_tables_of_spreadsheets_and_packed_ones(tmp_path):
 
 def test_formulas_stand_in_the_columns_of_the_materials_project(tmp_path):
     (tmp_path / "mp.csv").write_text("material_id,formula_pretty,energy_per_atom\nmp-1,NaCl,-3.3\n")
-    assert read_phases([tmp_path / "mp.csv"]) == [Phase("NaCl", -3.3, "mp.csv:2")]
+    assert read_phases([str(tmp_path / "mp.csv")]) == [Phase("NaCl", -3.3, "mp.csv:2")]
 
 
 def test_json_of_pymatgen_in_every_shape(tmp_path):

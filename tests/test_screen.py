@@ -37,7 +37,7 @@ def test_compositions_of_a_table_and_of_lines(tmp_path):
     (tmp_path / "notes.csv").write_text("composition,note\nNaCl,a; b\tc\n")
     assert read_compositions(tmp_path / "notes.csv") == ["NaCl"]
     (tmp_path / "mp.csv").write_text("material_id,pretty_formula\nmp-1,NaCl\n")
-    assert read_compositions(tmp_path / "mp.csv") == ["NaCl"]
+    assert read_compositions(str(tmp_path / "mp.csv")) == ["NaCl"]
     for empty in ("\n", "composition\n", "id,formula\n1,\n", "number,salt\n1,NaCl\n"):
         (tmp_path / "empty.csv").write_text(empty)
         with pytest.raises(ValueError, match="names no composition"):

@@ -111,7 +111,7 @@ def missing_elements(elements: Iterable[str], phases: Iterable[Phase]) -> list[s
     return sorted(set(elements) - pure)
 
 
-def read_phases(paths: Iterable[Path], recompute: bool = False) -> list[Phase]:
+def read_phases(paths: Iterable[str | Path], recompute: bool = False) -> list[Phase]:
     """The phases of CSV files, pymatgen's entries as JSON, structure files, folders of ``dao-ase screen`` or ``generate``.
 
     A CSV has columns ``composition`` and ``energy_per_atom`` (eV). Structures without an energy are relaxed with DAO-P;
@@ -119,7 +119,7 @@ def read_phases(paths: Iterable[Path], recompute: bool = False) -> list[Phase]:
     are refused.
     """
     found: list[Phase] = []
-    for path in paths:
+    for path in map(Path, paths):
         kind = ending(path)
         if path.is_dir():
             found += _from_run(path)

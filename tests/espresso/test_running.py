@@ -53,7 +53,7 @@ def test_finished_calculation_is_not_repeated(calculation, program, tmp_path, mo
     program(printing("scf", 0))
     first = run(calculation(), tmp_path / "runs", Machine())
     assert first.complete and first.output.scf_iterations == 4 and first.processor_seconds == 1.08
-    assert is_finished(calculation(), tmp_path / "runs")
+    assert is_finished(calculation(), str(tmp_path / "runs"))
     monkeypatch.setenv("PATH", "")  # not even the program is needed
     again = run(calculation(), tmp_path / "runs", Machine())
     assert again.output.final.energy == first.output.final.energy and program.calls() == 1
@@ -154,6 +154,8 @@ def test_output_that_is_garbage(calculation, program, tmp_path):
         ("01_espresso.pwo", lambda text: text[: len(text) // 2], "is no longer whole"),
         ("01_espresso.pwo", None, "No such file"),
         ("result.json", lambda text: text[:9], "is damaged"),
+        ("result.json", lambda text: "{}", "is damaged"),
+        ("result.json", lambda text: "[]", "is damaged"),
     ],
 )
 def test_kept_result_that_is_damaged(calculation, program, tmp_path, file, change, said):

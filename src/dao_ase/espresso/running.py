@@ -86,18 +86,18 @@ class Result:
         return self.problem is None
 
 
-def is_finished(calculation: Calculation, folder: Path) -> bool:
+def is_finished(calculation: Calculation, folder: str | Path) -> bool:
     """Whether the result of a calculation is in ``folder`` already."""
-    return bool(_record(folder / calculation.name).get("finished"))
+    return bool(_record(Path(folder) / calculation.name).get("finished"))
 
 
-def run(calculation: Calculation, folder: Path, machine: Machine) -> Result:
+def run(calculation: Calculation, folder: str | Path, machine: Machine) -> Result:
     """The result of a calculation, from ``folder`` if it is there, by pw.x if not.
 
     A run that was out of time is continued where it stopped. A calculation that fails, stops or does not converge is a
     result too, with ``problem`` set and the steps until then. Raised is only what keeps pw.x from running at all.
     """
-    place = folder / calculation.name
+    place = Path(folder) / calculation.name
     if not is_finished(calculation, folder):
         machine.require_program()
     with _alone(place):
@@ -108,10 +108,11 @@ def run(calculation: Calculation, folder: Path, machine: Machine) -> Result:
     return _result(calculation, place, record)
 
 
-def earlier(calculation: Calculation, folder: Path) -> Result | None:
+def earlier(calculation: Calculation, folder: str | Path) -> Result | None:
     """What attempts until now have come to, without another one; None where there was none."""
-    record = _record(folder / calculation.name)
-    return _result(calculation, folder / calculation.name, record) if record["attempts"] else None
+    place = Path(folder) / calculation.name
+    record = _record(place)
+    return _result(calculation, place, record) if record["attempts"] else None
 
 
 @contextmanager
@@ -131,8 +132,9 @@ def _record(place: Path) -> dict[str, Any]:
     if not file.exists():
         return {"attempts": []}
     try:
-        return cast("dict[str, Any]", json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
+        record = cast("dict[str, Any]", json.loads(file.read_text(encoding="utf-8")))
+        return record | {"attempts": record["attempts"]}
+    except (ValueError, KeyError, TypeError) as error:
         raise EspressoError("unreadable", f"{file} is damaged ({error}); {AGAIN}") from error
 
 

@@ -60,7 +60,7 @@ def screen(
     *,
     phases: Sequence[Phase] = (),
     count: int = 1,
-    config: Path | None = None,
+    config: str | Path | None = None,
     database: str | None = None,
     shard: int = SHARD,
     progress: bool = False,
@@ -99,13 +99,13 @@ def summary(store: ScreenDatabase, wanted: Sequence[str]) -> Summary:
     return Summary(len(wanted), len(lines), errors, sum(line.structures for line in lines))
 
 
-def read_compositions(path: Path) -> list[str]:
+def read_compositions(path: str | Path) -> list[str]:
     """The column ``composition`` (`FORMULA_COLUMNS`) of a CSV, or the first of a file without a header; # begins a comment.
 
     Columns are separated by commas, or by what spreadsheets write instead: tabs or semicolons in the first line.
     """
     try:
-        lines = [line.partition("#")[0] for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line.partition("#")[0] for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text in UTF-8 ({error.reason}); save the table as CSV, in UTF-8") from error
     first = next((line for line in lines if line.strip()), "")

@@ -38,7 +38,7 @@ class Workers:
 
 
 @contextmanager
-def workers(count: int, config: Path | None, logs: Path) -> Iterator[Workers]:
+def workers(count: int, config: str | Path | None, logs: Path) -> Iterator[Workers]:
     """Those who work: ``count`` local processes, this process itself for 0, or what a file that defines ``config`` says."""
     if count < 0:
         raise ValueError(f"{count} workers; give 0 to work in this process, or how many processes")
@@ -101,7 +101,7 @@ def local_config(count: int) -> Config:
     )
 
 
-def read_config(path: Path) -> Config:
+def read_config(path: str | Path) -> Config:
     """The ``config`` that a Python file defines."""
     from parsl.config import Config
 
