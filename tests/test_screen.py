@@ -157,6 +157,12 @@ def test_settings_that_suit_no_composition_are_refused_at_once(setting, reason):
         ScreenSettings(**setting)
 
 
+def test_workers_in_other_folders_find_the_weights():
+    settings = ScreenSettings(weights="mine.safetensors", potential="../yours.safetensors")
+    assert Path(settings.weights) == Path.cwd() / "mine.safetensors"
+    assert Path(settings.potential) == Path.cwd().parent / "yours.safetensors"
+
+
 def test_numbers_of_workers_and_of_compositions_that_are_none(tmp_path, quick_screen):
     with pytest.raises(ValueError, match="shards of 0 compositions; give at least 1"):
         quick_screen(["NaCl"], shard=0)

@@ -64,7 +64,7 @@ def screen(
     try:
         settings = ScreenSettings(
             samples, parse_formula_units(formula_units), seed, max_atoms, relax_steps, fmax, prototypes,
-            _absolute(weights), _absolute(potential), device,
+            weights, potential, device,
         )  # fmt: skip
         wanted, phases = run.read_compositions(compositions), read_phases(references)
         _warn(wanted, phases)
@@ -100,11 +100,6 @@ def _warn(wanted: list[str], phases: list[Phase]) -> None:
             f"the references have no phase of {', '.join(absent)} alone: their compounds get no energy above the hull",
             err=True,
         )
-
-
-def _absolute(path: str | None) -> str | None:
-    """Workers stand in other folders."""
-    return None if path is None else str(Path(path).resolve())
 
 
 def _values(row: Any) -> dict[str, Any]:

@@ -53,6 +53,9 @@ class ScreenSettings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        for name in ("weights", "potential"):  # workers stand in other folders
+            if (file := getattr(self, name)) is not None:
+                object.__setattr__(self, name, str(Path(file).resolve()))
         structure_count("samples", self.samples)
         if self.relax_steps < 0:
             raise ValueError(f"relax_steps is {self.relax_steps}; it must not be negative")
