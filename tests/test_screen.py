@@ -1,5 +1,6 @@
 """Screening: what is killed goes on, nothing is done twice, one bad composition is a row."""
 
+import errno
 import json
 import os
 import pickle
@@ -187,6 +188,16 @@ def test_two_at_a_time_are_refused(tmp_path, monkeypatch):
         return [Outcome(one) for one in shard.compositions]
 
     assert screen(["NaCl"], tmp_path, count=0, work=nested).done == 1
+
+
+def test_file_systems_without_locks_will_do(quick_screen, monkeypatch):
+    """As Lustre is often mounted."""
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    assert quick_screen(["NaCl"]).done == 1
+
+
+def no_locks(file, operation) -> None:
+    raise OSError(errno.ENOSYS, "Function not implemented")
 
 
 def test_a_fault_of_the_installation_is_no_fault_of_a_composition(tmp_path):

@@ -4,6 +4,7 @@ The program is a script here that prints what the real one printed and ends with
 real one runs in test_cli_compare.py.
 """
 
+import errno
 import json
 from pathlib import Path
 
@@ -58,6 +59,15 @@ def test_finished_calculation_is_not_repeated(calculation, program, tmp_path, mo
     again = run(calculation(), tmp_path / "runs", Machine())
     assert again.output.final.energy == first.output.final.energy and program.calls() == 1
     assert not (first.folder / "state").exists(), "wave functions are removed"
+
+
+def test_file_systems_without_locks_will_do(calculation, program, tmp_path, monkeypatch):
+    def no_locks(file, operation) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    program(printing("scf", 0))
+    assert run(calculation(), tmp_path / "runs", Machine()).complete
 
 
 def test_out_of_time_is_continued_and_times_add_up(calculation, program, tmp_path):

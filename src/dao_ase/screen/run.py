@@ -268,12 +268,15 @@ def _only_one(folder: Path) -> Iterator[None]:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # not on Windows; there the table of what is done alone guards against two
-            pass
-        except OSError as error:
+        except BlockingIOError as error:
             raise ValueError(
                 f"another process is screening into {folder}; wait for it, or give another folder"
             ) from error
+        except (
+            ImportError,
+            OSError,
+        ):  # on Windows, or where files have no locks, the table of what is done alone guards
+            pass
         yield
 
 
