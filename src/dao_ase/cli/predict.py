@@ -66,9 +66,10 @@ def predict(model: str, files: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _line(row: dict) -> str:
+    unit = f" {row['unit']}" if row["unit"] else ""
     return (
-        f"{row['name']}  {row['formula']}  {row['property']}  {row['value']:.4g} ± {row['uncertainty']:.2g} "
-        f"{row['unit']} ({row['low']:.3g} to {row['high']:.3g})"
+        f"{row['name']}  {row['formula']}  {row['property']}  {row['value']:.4g} ± {row['uncertainty']:.2g}{unit} "
+        f"({row['low']:.3g} to {row['high']:.3g})"
     )
 
 

@@ -83,7 +83,9 @@ def find(elements: Iterable[str], folders: Sequence[Path], functional: str = "PB
 
     missing = [str(folder) for folder in folders if folder not in (DEBIAN, CP2K) and not folder.is_dir()]
     if missing:
-        raise EspressoError("no pseudopotential", f"there is no folder {', '.join(missing)}; mend --pseudo-dir")
+        raise EspressoError(
+            "no pseudopotential", f"there is no folder {', '.join(missing)}; mend --pseudo-dir or ESPRESSO_PSEUDO"
+        )
     chosen = {}
     for element in sorted(set(elements)):
         candidates = [one for folder in folders for one in sorted(_of_element(folder, element), key=_preference)]
