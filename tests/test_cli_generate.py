@@ -238,6 +238,17 @@ def test_evaluate_continues_with_the_same_crystals_alone(tmp_path, weights):
         assert [one["composition"] for one in json.loads(part)["results"]] == [salt]
 
 
+@pytest.mark.parametrize(
+    ("options", "has_a_say"), [([], False), (["--samples", "2"], True), (["--guidance", "1"], True)]
+)
+def test_evaluate_names_dao_p_where_it_has_a_say(tmp_path, options, has_a_say):
+    """So that a run is not continued with another one."""
+    write(tmp_path / "salt.extxyz", bulk("NaCl", "rocksalt", a=5))
+    arguments = ["evaluate", str(tmp_path / "salt.extxyz"), "--workers", "1", "--json", "-o", str(tmp_path / "out")]
+    arguments += ["--tries", "1", "--no-prototypes", *options]
+    assert ("chosen by" in json.loads(run(*arguments).stdout)["settings"]) == has_a_say
+
+
 def test_evaluate_leaves_out_what_was_trained_on(tmp_path, weights):
     write_rock_salts(tmp_path / "salt.npz")
     write_rock_salts(tmp_path / "train.npz", 3)

@@ -96,7 +96,7 @@ def run_benchmark(
     }  # fmt: skip
     if generator.library:
         settings["prototypes"] = len(generator.library)
-    if generator.tries_of(samples) > 1 or generator.library:
+    if generator.library or guidance or max(samples, generator.tries_of(samples)) > 1:  # DAO-P has a say
         settings["chosen by"] = checkpoint.checksum(checkpoint.load(checkpoint.default_weights("dao_p"))[0])[:8]
     if seen:
         settings["unseen by"] = seen.name
