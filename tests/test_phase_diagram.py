@@ -133,6 +133,9 @@ def test_folders_of_runs_are_references(tmp_path):
         ("NaCl", -3.3, False),
         ("K", -1.1, False),
     ]
+    assert found[1].source == "screened:1"  # a row of the database; there is no file
+    done = CliRunner().invoke(main, ["hull", str(tmp_path / "screened")])
+    assert done.exit_code == 0 and "screened:1" in done.stdout
     with pytest.raises(ValueError, match="no folder of 'dao-ase screen'"):
         read_phases([tmp_path])
 

@@ -122,7 +122,7 @@ def read_phases(paths: Iterable[str | Path], recompute: bool = False) -> list[Ph
     for path in map(Path, paths):
         kind = ending(path)
         if path.is_dir():
-            found += _from_run(path)
+            found += phases_of_run(path)[0]
         elif kind == ".csv" and recompute:
             raise ValueError(f"{path}: --recompute needs structures, and a table has energies alone")
         elif kind == ".csv":
@@ -132,6 +132,32 @@ def read_phases(paths: Iterable[str | Path], recompute: bool = False) -> list[Ph
         else:
             found += _from_structures(path, recompute)
     return found
+
+
+def phases_of_run(folder: Path, candidate: bool = False) -> tuple[list[Phase], int]:
+    """The phases of a folder of ``dao-ase screen`` or ``generate``, and how many of its structures have no energy.
+
+    Their source is the row of the screening's database, ``FOLDER:ID``, or the file.
+    """
+    if (folder / SETTINGS).is_file():
+        found = [
+            (
+                Composition.from_atomic_numbers(row.numbers).formula,
+                row.get("energy_per_atom"),
+                f"{folder.name}:{row.id}",
+            )
+            for row in open_screen(folder).rows()
+            if "error" not in row
+        ]
+    elif (folder / SUMMARY).is_file():
+        records = records_of(folder / SUMMARY)
+        found = [(one["formula"], one.get("energy_per_atom"), one["file"]) for one in records]
+    else:
+        raise ValueError(
+            f"{folder}: is no folder of 'dao-ase screen' or 'dao-ase generate'; structure files are --references, by name"
+        )
+    known = [Phase(formula, energy, source, candidate) for formula, energy, source in found if energy is not None]
+    return known, len(found) - len(known)
 
 
 def phases_of(structures: Iterable[Structure], source: str = "") -> list[Phase]:
@@ -147,21 +173,6 @@ def systems_of(phases: Iterable[Phase]) -> list[frozenset[str]]:
     """The chemical systems of phases that are part of no larger one."""
     systems = {phase.elements for phase in phases}
     return sorted((one for one in systems if not any(one < other for other in systems)), key=sorted)
-
-
-def _from_run(folder: Path) -> list[Phase]:
-    if (folder / SETTINGS).is_file():
-        rows = [row for row in open_screen(folder).rows() if row.get("energy_per_atom") is not None]
-        return [
-            Phase(Composition.from_atomic_numbers(row.numbers).formula, row.energy_per_atom, f"{folder.name}:{row.id}")
-            for row in rows
-        ]
-    if (folder / SUMMARY).is_file():
-        records = [one for one in records_of(folder / SUMMARY) if one.get("energy_per_atom") is not None]
-        return [Phase(one["formula"], one["energy_per_atom"], one["file"]) for one in records]
-    raise ValueError(
-        f"{folder}: is no folder of 'dao-ase screen' or 'dao-ase generate'; name the structure files in it"
-    )
 
 
 def _from_csv(path: Path) -> list[Phase]:

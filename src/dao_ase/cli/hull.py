@@ -55,14 +55,12 @@ def hull(
 
 def _candidates(run: Path) -> list[Phase]:
     """The phases of a folder; what has no energy is counted."""
-    from dao_ase.gallery import read_run
-    from dao_ase.phase_diagram import phases_of
+    from dao_ase.phase_diagram import phases_of_run
 
-    structures = read_run(run)
-    phases = phases_of(structures, run.name)
-    if len(phases) < len(structures):
+    phases, without = phases_of_run(run, candidate=True)
+    if without:
         click.echo(
-            f"{run}: {len(structures) - len(phases)} of {len(structures)} structures are left out, they have no energy; "
+            f"{run}: {without} of {len(phases) + without} structures are left out, they have no energy; "
             "generate --rank energy gives them one",
             err=True,
         )
