@@ -1,6 +1,7 @@
 """Hulls of chemical systems against pymatgen, and the files that phases come from."""
 
 import gzip
+from functools import partial
 
 import pytest
 from ase.build import bulk, molecule
@@ -16,6 +17,7 @@ from dao_ase.cli import main
 from dao_ase.database import Outcome, ScreenDatabase
 from dao_ase.hull_plot import plot_hull
 from dao_ase.phase_diagram import Hull, Phase, missing_elements, phases_of, read_phases, systems_of
+from dao_ase.rank import relax_structures
 from dao_ase.runs import RunWriter
 
 ELEMENTS = [Phase("Na", -1.3), Phase("Cl2", -1.8), Phase("K", -1.1)]
@@ -77,6 +79,19 @@ def test_structures_bring_their_energy_or_get_that_of_dao_p(tmp_path):
     assert salt.energy_per_atom == pytest.approx(-3.3) and metal.formula == "Na" and -2 < metal.energy_per_atom < -0.5
     again, _ = read_phases([tmp_path / "phases.extxyz"], recompute=True)
     assert again.energy_per_atom != pytest.approx(-3.3, abs=1e-3)
+
+
+def test_references_that_are_not_relaxed_are_named(tmp_path, monkeypatch, caplog):
+    stretched = bulk("Na", "bcc", a=4.6)
+    write(tmp_path / "Na.extxyz", stretched)
+    monkeypatch.setattr("dao_ase.rank.relax_structures", partial(relax_structures, steps=1))
+    read_phases([tmp_path / "Na.extxyz"])
+    assert "Na.extxyz: Na is not at rest after 1 steps, its energy is too high" in caplog.text
+    stretched.info["energy_per_atom"] = -9.0  # of another scale
+    write(tmp_path / "Na.extxyz", stretched)
+    monkeypatch.setattr("dao_ase.rank.relax_structures", list)  # nothing can be relaxed
+    with pytest.raises(ValueError, match=r"Na\.extxyz: DAO-P has no energy for Na"):
+        read_phases([tmp_path / "Na.extxyz"])
 
 
 def test_tables_of_spreadsheets_and_packed_ones(tmp_path):

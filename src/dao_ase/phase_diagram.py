@@ -8,6 +8,7 @@ Energies must stand on one scale; DAO-P's is that of the Materials Project (PBE 
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import warnings
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pymatgen.analysis.phase_diagram import PhaseDiagram
     from pymatgen.core import Structure
 
+
+log = logging.getLogger(__name__)
 
 FORMULA_COLUMNS = ("composition", "formula", "formula_pretty", "pretty_formula")
 """Columns of a table that may hold formulas, the first that exists is taken; the last two are the Materials Project's."""
@@ -262,11 +265,15 @@ def _relaxed(structures: list[Structure], source: str) -> list[Phase]:
     from dao_ase.rank import relax_structures
 
     relaxed = relax_structures(structures)
-    without = [_formula(one) for one in relaxed if "energy_per_atom" not in one.properties]
+    without = [_formula(one) for one, before in zip(relaxed, structures, strict=True) if one is before]
     if without:
         raise ValueError(
             f"{source}: DAO-P has no energy for {', '.join(without)}; give the energies with the structures"
         )
+    for one in relaxed:
+        if not one.properties["converged"]:
+            steps = one.properties["relax_steps"]
+            log.warning("%s: %s is not at rest after %d steps, its energy is too high", source, _formula(one), steps)
     return [Phase(_formula(one), one.properties["energy_per_atom"], source) for one in relaxed]
 
 
