@@ -195,9 +195,8 @@ def _opened(folder: Path, settings: ScreenSettings, phases: Sequence[Phase], dat
     if begun is None and (folder / SUMMARY).is_file():
         raise ValueError(f"{folder} holds structures of dao-ase generate; give another folder")
     store = ScreenDatabase(location if location.startswith(POSTGRESQL) else folder / location, run)
-    if (
-        begun is None or begun["run"] != run
-    ):  # only now: a database that cannot be opened shall not be the folder's for good
+    # only now: a database that cannot be opened shall not be the folder's for good
+    if begun is None or begun["run"] != run:
         write_json(path, {
             "run": run, "database": without_password(location), "settings": asdict(settings),
             "references": len(phases), "begun": now(), "dao-ase": __version__,
@@ -272,11 +271,8 @@ def _only_one(folder: Path) -> Iterator[None]:
             raise ValueError(
                 f"another process is screening into {folder}; wait for it, or give another folder"
             ) from error
-        except (
-            ImportError,
-            OSError,
-        ):  # on Windows, or where files have no locks, the table of what is done alone guards
-            pass
+        except (ImportError, OSError):
+            pass  # on Windows, or where files have no locks, the table of what is done alone guards against two
         yield
 
 
