@@ -1,4 +1,4 @@
-"""One bond of a molecule is too short and nothing else moves; only forces are kept, and nothing is computed twice.
+"""One bond of a molecule or crystal is too short and nothing else moves; only forces are kept, and nothing is computed twice.
 
 The program is a script that prints what the real one printed for a crystal of two silicon atoms.
 """
@@ -9,9 +9,21 @@ import numpy as np
 import pytest
 from ase.build import molecule
 from click.testing import CliRunner
+from pymatgen.core import Lattice, Structure
 
+from crystals import rock_salt, write_npz
 from dao_ase.cli import main
-from dao_ase.espresso.close_pairs import MOLECULES, SHORTER, ClosePairRules, close_frames, label_close_pairs
+from dao_ase.data.build import BuildRules, build
+from dao_ase.data.sources import open_source
+from dao_ase.espresso.close_pairs import (
+    MOLECULES,
+    SHORTER,
+    ClosePairRules,
+    close_frames,
+    hydrogen_crystals,
+    label_close_pairs,
+    molecules,
+)
 from dao_ase.train.labelled import LabelledCrystals
 from pseudo import write_upf
 
@@ -35,7 +47,7 @@ def program(tmp_path, monkeypatch):
     ("name", "bonds"), [("H2", [True]), ("CO2", [False]), ("HCN", [True, False]), ("CH3OH", [True, True, False])]
 )
 def test_each_kind_of_bond_is_shortened_once_to_each_length(name, bonds):
-    frames = list(close_frames(name, 1.6))
+    frames = [frame for whole in molecules([name], 1.6) for frame in close_frames(whole)]
     assert len(frames) == sum(len(SHORTER[hydrogen]) for hydrogen in bonds)
     for frame in frames:
         changed = np.abs(frame.get_all_distances() - molecule(name).get_all_distances()) > 1e-6
@@ -46,7 +58,8 @@ def test_each_kind_of_bond_is_shortened_once_to_each_length(name, bonds):
 
 def test_lengths_are_parts_of_the_bond():
     bond = molecule("NH3").get_distance(0, 1)
-    found = [frame.get_all_distances()[0, 1:].min() / bond for frame in close_frames("NH3", 1.6)]
+    (whole,) = molecules(["NH3"], 1.6)
+    found = [frame.get_all_distances()[0, 1:].min() / bond for frame in close_frames(whole)]
     np.testing.assert_allclose(found, SHORTER[True], rtol=1e-3)
 
 
@@ -62,7 +75,7 @@ def test_only_forces_are_kept_and_nothing_is_computed_twice(program, tmp_path):
         )  # fmt: skip
 
     counts = label()
-    assert counts == {"molecules": 1, "frames": 3, "left out": 2}, "carbon has no pseudopotential"
+    assert counts == {"cells": 1, "frames": 3, "left out": 2}, "carbon has no pseudopotential"
     frames = LabelledCrystals.load(tmp_path / "out.npz")
     assert len(frames) == 3 and np.isfinite(frames.forces).all()
     assert np.isnan(frames.energy).all() and np.isnan(frames.stress).all()
@@ -76,3 +89,31 @@ def test_command_says_what_is_missing(program, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     none = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "other.npz")])
     assert none.exit_code == 1 and "pw.x is not on the PATH" in none.output
+
+
+@pytest.fixture
+def hydrides(tmp_path):
+    """Solid hydrogen cyanide, lithium hydride, and nickel hydride, which may be magnetic."""
+    cyanide = Structure(Lattice.tetragonal(4.6, 4.3), ["H", "C", "N"], [[0, 0, 0], [0, 0, 0.25], [0, 0, 0.52]])
+    crystals = {"cyanide": cyanide, "hydride": rock_salt("Li", "H", 4.1), "nickel": rock_salt("Ni", "H", 3.7)}
+    file = write_npz(tmp_path / "crystals.npz", crystals)
+    return build([open_source(file)], tmp_path / "store", BuildRules(min_atoms=1, max_atoms=8, max_e_hull=None))
+
+
+def test_of_crystals_only_bonds_of_hydrogen_to_non_metals_are_shortened(hydrides):
+    (whole,) = hydrogen_crystals(hydrides, ClosePairRules())
+    frames = list(close_frames(whole))
+    assert whole.name == "cyanide" and len(frames) == len(SHORTER[True])
+    hydrogen, carbon = (whole.atoms.symbols.search(symbol)[0] for symbol in "HC")
+    found = [frame.get_distance(hydrogen, carbon, mic=True) for frame in frames]
+    np.testing.assert_allclose(found, np.multiply(SHORTER[True], 0.25 * 4.3), rtol=1e-3)
+    with pytest.raises(ValueError, match="at most 2 atoms"):
+        hydrogen_crystals(hydrides, ClosePairRules(max_atoms=2))
+
+
+def test_crystals_get_more_k_points_than_molecules(hydrides, tmp_path):
+    for element in "HCN":
+        write_upf(tmp_path / f"{element}.UPF", element)
+    (whole,) = hydrogen_crystals(hydrides, ClosePairRules())
+    grids = [ClosePairRules().calculation(whole.atoms, crystal, [tmp_path]).k_grid for crystal in (False, True)]
+    assert grids[0] == (1, 1, 1) and np.prod(grids[1]) > 1

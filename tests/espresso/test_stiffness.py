@@ -16,7 +16,7 @@ from dao_ase.cli import main
 from dao_ase.data.build import BuildRules, build
 from dao_ase.data.sources import open_source
 from dao_ase.espresso.labels import KIND
-from dao_ase.espresso.stiffness import BETWEEN, STEP, StiffnessRules, label_stiffness, strained_frames
+from dao_ase.espresso.stiffness import BETWEEN, STEP, StiffnessRules, _chosen, label_stiffness, strained_frames
 from dao_ase.symmetry import space_group_number
 from dao_ase.train.labelled import LabelledCrystals
 from pseudo import write_upf
@@ -64,6 +64,22 @@ def test_frames_keep_symmetry_and_say_each_elastic_constant():
 def test_an_element_with_one_atom_is_doubled_to_move_one():
     *_, moved = strained_frames(bulk("Ca", "fcc", a=5.5))
     assert len(moved) == 2 and group(moved) not in (225, 1)
+
+
+def test_cells_are_reduced_and_taken_in_the_order_that_is_asked_for(tmp_path):
+    gold = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.1), ["Au"], [[0, 0, 0]])
+    crystals = {"gold": gold, "salt": rock_salt("Ra", "S", 6.6), "other": rock_salt("Sr", "S", 6.1)}
+    file = write_npz(tmp_path / "crystals.npz", crystals, formation_energy_per_atom=[np.nan, -2.0, -2.0])
+    rules = BuildRules(min_atoms=1, max_atoms=8, max_e_hull=None, deduplicate=False)
+    store = build([open_source(file)], tmp_path / "store", rules)
+
+    def chosen(**rules):
+        return [(str(one.symbols), len(one)) for one in _chosen(store, StiffnessRules(**rules))[1]]
+
+    assert chosen(max_atoms=1) == [("Au", 1)], "an element forms though its energy is not known"
+    assert chosen(formulas=("RaS", "Au")) == [("RaS", 2), ("Au", 1)]
+    with pytest.raises(ValueError, match="no crystal of ClNa"):
+        chosen(formulas=("NaCl",))
 
 
 def test_k_points_are_as_many_as_the_bonds_ask_for(tmp_path):

@@ -161,6 +161,7 @@ def label(
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npz file.")
 @click.option("--max-atoms", type=click.IntRange(1), default=2, show_default=True, help="Leave out larger cells.")
 @click.option("--max-crystals", type=click.IntRange(1), help="Take only so many, cubic ones first.")
+@click.option("--formula", "formulas", multiple=True, help="Take only crystals of this formula; in the order given.")
 @click.option("--max-cutoff", default=90.0, show_default=True, help="Leave out what needs more, Ry.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Folder of what pw.x finished.")
 @click.option("--pseudo-dir", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -172,6 +173,7 @@ def stiffness(
     output: Path,
     max_atoms: int,
     max_crystals: int | None,
+    formulas: tuple[str, ...],
     max_cutoff: float,
     keep: Path | None,
     pseudo_dir: tuple[Path, ...],
@@ -189,7 +191,7 @@ def stiffness(
 
     try:
         machine = Machine(cores, timeout=300.0)
-        rules = StiffnessRules(max_atoms, max_crystals, max_cutoff=max_cutoff, machine=machine)
+        rules = StiffnessRules(max_atoms, max_crystals, formulas, max_cutoff=max_cutoff, machine=machine)
         folder = keep or output.with_suffix(".calculations")
         with continued_by_the_same_command():
             counts = label_stiffness(CrystalStore.open(store), output, folder, rules, pseudo_dirs=pseudo_dir)
@@ -207,31 +209,44 @@ def stiffness(
 
 
 @data.command("close-pairs")
+@click.argument("store", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npz file.")
+@click.option("--max-atoms", type=click.IntRange(2), default=12, show_default=True, help="Leave out larger cells of STORE.")
+@click.option("--max-crystals", type=click.IntRange(1), help="Take only so many of STORE, the smallest of each kind first.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Folder of what pw.x finished.")
 @click.option("--pseudo-dir", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Folder of pseudopotentials. Also looked at: ESPRESSO_PSEUDO and Debian's packages.")  # fmt: skip
 @click.option("--cores", type=click.IntRange(1), default=1, show_default=True, help="MPI ranks of pw.x.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
-def close_pairs(output: Path, keep: Path | None, pseudo_dir: tuple[Path, ...], cores: int, as_json: bool) -> None:
-    """Shorten the bonds of small molecules and label them with forces of pw.x; resumes."""
+def close_pairs(
+    store: Path | None,
+    output: Path,
+    max_atoms: int,
+    max_crystals: int | None,
+    keep: Path | None,
+    pseudo_dir: tuple[Path, ...],
+    cores: int,
+    as_json: bool,
+) -> None:
+    """Shorten bonds and label the cells with forces of pw.x: of small molecules, or hydrogen's in the crystals of STORE; resumes."""
+    from dao_ase.data.store import CrystalStore
     from dao_ase.espresso.close_pairs import ClosePairRules, label_close_pairs
     from dao_ase.espresso.errors import EspressoError
     from dao_ase.espresso.running import Machine
 
     try:
-        rules = ClosePairRules(machine=Machine(cores, timeout=300.0))
+        machine = Machine(cores, timeout=300.0)
+        rules = ClosePairRules(max_atoms=max_atoms, max_crystals=max_crystals, machine=machine)
+        crystals = None if store is None else CrystalStore.open(store)
         folder = keep or output.with_suffix(".calculations")
         with continued_by_the_same_command():
-            counts = label_close_pairs(output, folder, rules, pseudo_dirs=pseudo_dir)
+            counts = label_close_pairs(output, folder, rules, store=crystals, pseudo_dirs=pseudo_dir)
     except (OSError, ValueError, EspressoError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(json.dumps(counts))
         return
-    click.echo(
-        f"{counts['frames']} frames of {counts['molecules']} molecules in {output}, {counts['left out']} left out"
-    )
+    click.echo(f"{counts['frames']} frames of {counts['cells']} cells in {output}, {counts['left out']} left out")
     if counts["left out"]:
         click.echo("left out: no pseudopotential, or no convergence", err=True)
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from ase.formula import Formula
 from ase.units import GPa
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -41,6 +43,8 @@ STEP = 0.08
 """Å by which an atom is moved along z."""
 BETWEEN = 1 / 3
 """At this part of a stretch, a shear and a displacement the answer is taken to be this part of the whole one."""
+SUPERCELL = 8
+"""Stored cells are reduced when they have up to so many times the atoms: many of elements are 2 x 2 x 2 primitive ones."""
 CUBIC = 195
 """The first cubic space group."""
 NON_METALS = frozenset("H B C N O F Si P S Cl Ge As Se Br Sb Te I".split())
@@ -58,7 +62,8 @@ UNSTATED = 125.0
 class StiffnessRules:
     """Which crystals are taken, and how pw.x is run: without spin, so not for elements that may carry moments.
 
-    Spacings of k-points in 1/Å with the factor 2π, formation energy in eV/atom. Differences of stresses need no more than
+    Atoms are counted in the primitive cell, and ``formulas`` (reduced) leaves out all others and says the order. Spacings of
+    k-points in 1/Å with the factor 2π, formation energy in eV/atom. Differences of stresses need no more than
     ``cutoff_share`` of the cutoff that a pseudopotential states (GaAs and germanium: within 2 %); what needs more than
     ``max_cutoff`` (Ry) is left out. So is a crystal whose pressure at rest is above ``max_pressure`` (GPa): too few plane
     waves show there first, and a few percent of it are left in the differences.
@@ -66,6 +71,7 @@ class StiffnessRules:
 
     max_atoms: int = 2
     max_crystals: int | None = None
+    formulas: Sequence[str] = ()
     max_formation_energy: float = 0.05
     seed: int = 0
     kspacing_ionic: float = 0.62
@@ -102,8 +108,7 @@ def is_insulator(atoms: Atoms) -> bool:
 
 def strained_frames(atoms: Atoms) -> list[Atoms]:
     """The primitive cell in the axes of its conventional one, at rest first, then strained, then with an atom moved."""
-    cell, coords, numbers = standard_primitive(atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
-    rest = Atoms(numbers, cell=cell, scaled_positions=coords, pbc=True)
+    rest = _primitive(atoms)
     stretched, sheared = np.eye(3), np.eye(3)
     stretched[2, 2] += STRETCH
     sheared[1, 2] = sheared[2, 1] = SHEAR / 2
@@ -147,20 +152,48 @@ def label_stiffness(
 
 
 def _chosen(store: CrystalStore, rules: StiffnessRules) -> tuple[NDArray[np.int64], list[Atoms]]:
-    """Crystals that are small enough and known to form, in random order, those first that cost the least: cubic ones, of
-    which insulators."""
-    forms = np.zeros(len(store), bool)
-    for name in set(FORMATION_ENERGIES) & set(store.labels):
-        forms |= store.labels[name] <= rules.max_formation_energy
-    places = np.flatnonzero(forms & (store.num_atoms <= rules.max_atoms))
-    if not len(places):
-        raise ValueError(f"no crystal of {str(store.path)!r} has at most {rules.max_atoms} atoms and is known to form")
+    """Crystals that are small enough and known to form: those that are asked for in this order, or in random order, those
+    first that cost the least: cubic ones, of which insulators."""
+    asked = [_reduced(formula) for formula in rules.formulas]
+    places = np.flatnonzero(store.num_atoms <= SUPERCELL * rules.max_atoms)
     places = np.random.default_rng(rules.seed).permutation(places)
-    crystals = to_atoms(store.batch(places))
-    groups = [space_group_number(one.cell.array, one.get_scaled_positions(), one.numbers) for one in crystals]
-    metals = [not is_insulator(one) for one in crystals]
-    order = np.lexsort((np.array(metals), np.array(groups) < CUBIC))[: rules.max_crystals]
-    return places[order], [crystals[k] for k in order]
+    fits = []
+    for place, energy, atoms in zip(places, _energies(store)[places], to_atoms(store.batch(places)), strict=True):
+        is_element = len(set(atoms.numbers)) == 1
+        if energy > rules.max_formation_energy or (np.isnan(energy) and not is_element):
+            continue  # an element, or an allotrope, is known to form anyhow
+        if asked and _reduced(atoms.get_chemical_formula()) not in asked:
+            continue
+        if len(atoms) <= rules.max_atoms or (atoms := _primitive(atoms)) and len(atoms) <= rules.max_atoms:
+            fits.append((_rank(atoms, asked), place, atoms))
+    if not fits:
+        which = f" of {', '.join(asked)}" if asked else ""
+        raise ValueError(
+            f"no crystal{which} of {str(store.path)!r} has at most {rules.max_atoms} atoms and is known to form"
+        )
+    fits = sorted(fits, key=itemgetter(0))[: rules.max_crystals]
+    return np.array([place for _, place, _ in fits]), [atoms for *_, atoms in fits]
+
+
+def _energies(store: CrystalStore) -> NDArray[np.float64]:
+    """The lowest formation energy (eV/atom) that is known of each crystal; not a number where there is none."""
+    known = [store.labels[name] for name in set(FORMATION_ENERGIES) & set(store.labels)]
+    return np.fmin.reduce(known) if known else np.full(len(store), np.nan)
+
+
+def _primitive(atoms: Atoms) -> Atoms:
+    cell, coords, numbers = standard_primitive(atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+    return Atoms(numbers, cell=cell, scaled_positions=coords, pbc=True)
+
+
+def _rank(atoms: Atoms, asked: Sequence[str]) -> tuple[int, bool, bool]:
+    """What comes first: by the place of the formula among those asked for, then cubic ones, then insulators."""
+    group = space_group_number(atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+    return asked.index(_reduced(atoms.get_chemical_formula())) if asked else 0, group < CUBIC, not is_insulator(atoms)
+
+
+def _reduced(formula: str) -> str:
+    return str(Formula(formula).reduce()[0].format("hill"))
 
 
 def _label_crystal(
