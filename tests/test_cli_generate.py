@@ -1,5 +1,6 @@
 """``dao-ase generate`` and ``evaluate``: files, order, refusals, interruption, resuming."""
 
+import csv
 import json
 import signal
 
@@ -225,6 +226,19 @@ def test_evaluate_writes_a_report_and_resumes(tmp_path, weights, monkeypatch):
     kept = log.read_text()
     run(*arguments, "--seed", "1")
     assert (tmp_path / "out" / "results.before.jsonl").read_text() == kept != log.read_text()
+    other = log.read_text()
+    run(*arguments)
+    assert (tmp_path / "out" / "results.before.2.jsonl").read_text() == other, "neither is overwritten"
+
+
+def test_evaluate_counts_rows_that_cannot_be_read(tmp_path, weights):
+    cif = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0, 0]]).to(fmt="cif")
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["material_id", "cif"], ["salt", cif], ["broken", "no crystal"]])
+    arguments = ["--weights", weights, "--workers", "1", "-o", str(tmp_path / "out")]
+    told = run("evaluate", str(tmp_path / "table.csv"), *arguments)
+    assert "left out: 1 with a row that cannot be read (broken)" in told.stdout
+    assert "1 references" in told.stdout
 
 
 def test_evaluate_continues_with_the_same_crystals_alone(tmp_path, weights):

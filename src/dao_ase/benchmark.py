@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from dao_ase.cell_sampler import prototype_ranks
 from dao_ase.cells import seed_of
 from dao_ase.composition import Composition, reduced_key
 from dao_ase.convert import from_structures
+from dao_ase.data.records import Rejected
 from dao_ase.data.sources import open_source, read
 from dao_ase.evaluate import PairResult, ReferenceResult, compare, summarise
 from dao_ase.generator import DAOGenerator
@@ -83,9 +85,11 @@ def run_benchmark(
         raise ValueError(f"samples is {samples} and limit {limit}; both must be at least 1")
     first_seed = seed_of(seed)
     known = identifiers(seen) if seen else frozenset()
-    reference = references(file, limit, seed, known)
+    unreadable: list[Rejected] = []
+    reference = references(file, limit, seed, known, unreadable.append)
     problems = [_unfit(generator, one) for one in reference]
     left_out = dict(Counter(problem for problem in problems if problem is not None))
+    left_out |= Counter(f"a row that cannot be read ({one.rule})" for one in unreadable)
     reference = [one for one, problem in zip(reference, problems, strict=True) if problem is None]
     if not reference:
         raise ValueError(f"DAO-G can make no crystal of {str(file)!r}: {left_out}")
@@ -190,11 +194,19 @@ def identifiers(file: Path) -> frozenset[str]:
     return frozenset(one.id for one in read(open_source(file)))
 
 
-def references(file: Path, limit: int | None, seed: int, seen: frozenset[str] = frozenset()) -> list[Structure]:
-    """The crystals of a file in random order, but all of one composition together; without those that were ``seen``."""
+def references(
+    file: Path,
+    limit: int | None,
+    seed: int,
+    seen: frozenset[str] = frozenset(),
+    on_reject: Callable[[Rejected], None] | None = None,
+) -> list[Structure]:
+    """The crystals of a file in random order, but all of one composition together; without those that were ``seen``.
+
+    A row that cannot be read is handed to ``on_reject``, or logged."""
     from pymatgen.core import Structure
 
-    records = [one for one in read(open_source(file)) if one.id not in seen]
+    records = [one for one in read(open_source(file), on_reject) if one.id not in seen]
     if not records:
         raise ValueError(f"{str(file)!r} holds no crystal that can be read" + " and was not seen" * bool(seen))
     polymorphs: dict[Any, list[Structure]] = {}
@@ -219,8 +231,7 @@ def _resume(log: Path, settings: dict[str, Any]) -> tuple[list[ReferenceResult],
             break
         if number == 0:
             if entry != settings:
-                aside = log.with_name("results.before.jsonl")
-                log.replace(aside)
+                log.replace(aside := _unused(log.with_name("results.before.jsonl")))
                 logger.warning("%s is of other settings and now called %s", log, aside.name)
                 break
         else:
@@ -229,6 +240,12 @@ def _resume(log: Path, settings: dict[str, Any]) -> tuple[list[ReferenceResult],
         kept.append(line)
     write_text(log, "".join(line + "\n" for line in kept or [json.dumps(settings)]))
     return results, seconds
+
+
+def _unused(path: Path) -> Path:
+    """This path, or the first with a number that no file has: what was computed once is not overwritten."""
+    names = (path, *(path.with_suffix(f".{number}{path.suffix}") for number in range(2, 1000)))
+    return next(name for name in names if not name.exists())
 
 
 def _digest(reference: list[Structure]) -> str:

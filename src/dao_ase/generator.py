@@ -87,8 +87,8 @@ class DAOGenerator(CellSampler, MSONable):
             if count is not None:
                 whole_number(name, count)
         for name, number in (("anti_annealing", anti_annealing), ("lattice_noise", lattice_noise)):
-            if number is not None and not math.isfinite(number):
-                raise ValueError(f"{name} is {number}; it must be a finite number")
+            if number is not None and not 0 <= number < math.inf:
+                raise ValueError(f"{name} is {number}; it must be a finite number, zero or more")
         try:
             super().__init__(
                 weights, device=device, tries=tries, prototypes=prototypes, stability=stability,
