@@ -54,7 +54,7 @@ def test_of_many_structures_each_gets_fewer_tries(weights, tmp_path):
     assert CellSampler(weights, tries=3).tries_of(1000) == 3
 
 
-@pytest.mark.parametrize("wrong", [{"tries": 0}, {"lattice_noise": -1.0}, {"steps": 0}])
+@pytest.mark.parametrize("wrong", [{"tries": 0}, {"lattice_noise": -1.0}, {"anti_annealing": -1.0}, {"steps": 0}])
 def test_settings_that_make_no_sense_are_named(weights, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         CellSampler(weights, **wrong)

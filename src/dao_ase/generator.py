@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -86,9 +85,6 @@ class DAOGenerator(CellSampler, MSONable):
         for name, count in (("tries", tries), ("steps", steps)):
             if count is not None:
                 whole_number(name, count)
-        for name, number in (("anti_annealing", anti_annealing), ("lattice_noise", lattice_noise)):
-            if number is not None and not 0 <= number < math.inf:
-                raise ValueError(f"{name} is {number}; it must be a finite number, zero or more")
         try:
             super().__init__(
                 weights, device=device, tries=tries, prototypes=prototypes, stability=stability,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -30,8 +31,9 @@ class SamplerSettings:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; the reverse process needs at least 1")
-        if not self.lattice_noise >= 0:
-            raise ValueError(f"lattice_noise is {self.lattice_noise}; it must not be negative")
+        for name in ("anti_annealing", "lattice_noise"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number, zero or more")
         if self.solver not in ("heun", "predictor-corrector"):
             raise ValueError(f"solver {self.solver!r} is none of 'heun', 'predictor-corrector'")
 
