@@ -162,6 +162,8 @@ def label(
 @click.option("--max-atoms", type=click.IntRange(1), default=2, show_default=True, help="Leave out larger cells.")
 @click.option("--max-crystals", type=click.IntRange(1), help="Take only so many, cubic ones first.")
 @click.option("--formula", "formulas", multiple=True, help="Take only crystals of this formula; in the order given.")
+@click.option("--cutoff-share", type=click.FloatRange(0, min_open=True), default=0.55, show_default=True,
+              help="Part of the cutoff that a pseudopotential states; metals of the d block need 0.8.")  # fmt: skip
 @click.option("--max-cutoff", default=90.0, show_default=True, help="Leave out what needs more, Ry.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Folder of what pw.x finished.")
 @click.option("--pseudo-dir", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -174,6 +176,7 @@ def stiffness(
     max_atoms: int,
     max_crystals: int | None,
     formulas: tuple[str, ...],
+    cutoff_share: float,
     max_cutoff: float,
     keep: Path | None,
     pseudo_dir: tuple[Path, ...],
@@ -191,7 +194,9 @@ def stiffness(
 
     try:
         machine = Machine(cores, timeout=300.0)
-        rules = StiffnessRules(max_atoms, max_crystals, formulas, max_cutoff=max_cutoff, machine=machine)
+        rules = StiffnessRules(
+            max_atoms, max_crystals, formulas, cutoff_share=cutoff_share, max_cutoff=max_cutoff, machine=machine
+        )
         folder = keep or output.with_suffix(".calculations")
         with continued_by_the_same_command():
             counts = label_stiffness(CrystalStore.open(store), output, folder, rules, pseudo_dirs=pseudo_dir)

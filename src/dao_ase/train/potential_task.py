@@ -82,8 +82,8 @@ def load_potential_data(
     never = {reduced_key(Composition.parse(formula).atomic_numbers) for formula in HELD_OUT_FORMULAS}
 
     label_formulas, dft_formulas = labels.formulas(), dft.formulas()
-    draw_labels, draw_dft = (np.array([_draw(key) for key in keys]) for keys in (label_formulas, dft_formulas))
-    dft_val = draw_dft < 0.15
+    draw_labels = np.array([_draw(key) for key in label_formulas])
+    dft_val = np.array([is_held_out(key) for key in dft_formulas])
     unseen = {dft_formulas[k] for k in np.flatnonzero(dft_val[:mattersim])}
     dft_never = np.array([key in never for key in dft_formulas])
     label_never = np.array([key in never for key in label_formulas])
@@ -121,6 +121,11 @@ def _dft_frames(folder: Path) -> tuple[LabelledCrystals, NDArray, NDArray]:
     parents = ["-".join(name.split("-")[:2]) for name in source]
     test = np.array([k in test_formulas or p in test_ids for k, p in zip(dft.formulas(), parents, strict=True)])
     return replace(dft, energy=np.full(len(dft), np.nan)), subset, test
+
+
+def is_held_out(formula: tuple[tuple[int, int], ...]) -> bool:
+    """Whether DFT frames of this reduced formula (`dao_ase.composition.reduced_key`) are kept for validation."""
+    return _draw(formula) < 0.15
 
 
 def _draw(formula: tuple[tuple[int, int], ...]) -> float:
