@@ -20,7 +20,7 @@ from dao_ase.espresso.close_pairs import (
     SHORTER,
     ClosePairRules,
     close_frames,
-    hydrogen_crystals,
+    bound_crystals,
     label_close_pairs,
     molecules,
 )
@@ -75,7 +75,7 @@ def test_only_forces_are_kept_and_nothing_is_computed_twice(program, tmp_path):
         )  # fmt: skip
 
     counts = label()
-    assert counts == {"cells": 1, "frames": 3, "left out": 2}, "carbon has no pseudopotential"
+    assert counts == {"cells": 1, "frames": 3, "left out": 3}, "carbon has no pseudopotential"
     frames = LabelledCrystals.load(tmp_path / "out.npz")
     assert len(frames) == 3 and np.isfinite(frames.forces).all()
     assert np.isnan(frames.energy).all() and np.isnan(frames.stress).all()
@@ -101,19 +101,21 @@ def hydrides(tmp_path):
 
 
 def test_of_crystals_only_bonds_of_hydrogen_to_non_metals_are_shortened(hydrides):
-    (whole,) = hydrogen_crystals(hydrides, ClosePairRules())
+    (whole,) = bound_crystals(hydrides, ClosePairRules())
     frames = list(close_frames(whole))
     assert whole.name == "cyanide" and len(frames) == len(SHORTER[True])
     hydrogen, carbon = (whole.atoms.symbols.search(symbol)[0] for symbol in "HC")
     found = [frame.get_distance(hydrogen, carbon, mic=True) for frame in frames]
     np.testing.assert_allclose(found, np.multiply(SHORTER[True], 0.25 * 4.3), rtol=1e-3)
+    (whole,) = bound_crystals(hydrides, ClosePairRules(element="C"))
+    assert all(frame.get_distance(carbon, 2, mic=True) < 0.27 * 4.3 for frame in close_frames(whole)), "carbon to nitrogen"
     with pytest.raises(ValueError, match="at most 2 atoms"):
-        hydrogen_crystals(hydrides, ClosePairRules(max_atoms=2))
+        bound_crystals(hydrides, ClosePairRules(max_atoms=2))
 
 
 def test_crystals_get_more_k_points_than_molecules(hydrides, tmp_path):
     for element in "HCN":
         write_upf(tmp_path / f"{element}.UPF", element)
-    (whole,) = hydrogen_crystals(hydrides, ClosePairRules())
+    (whole,) = bound_crystals(hydrides, ClosePairRules())
     grids = [ClosePairRules().calculation(whole.atoms, crystal, [tmp_path]).k_grid for crystal in (False, True)]
     assert grids[0] == (1, 1, 1) and np.prod(grids[1]) > 1

@@ -216,6 +216,7 @@ def stiffness(
 @data.command("close-pairs")
 @click.argument("store", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npz file.")
+@click.option("--element", default="H", show_default=True, help="Whose bonds to heavier atoms are shortened in STORE.")
 @click.option("--max-atoms", type=click.IntRange(2), default=12, show_default=True, help="Leave out larger cells of STORE.")
 @click.option("--max-crystals", type=click.IntRange(1), help="Take only so many of STORE, the smallest of each kind first.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Folder of what pw.x finished.")
@@ -226,6 +227,7 @@ def stiffness(
 def close_pairs(
     store: Path | None,
     output: Path,
+    element: str,
     max_atoms: int,
     max_crystals: int | None,
     keep: Path | None,
@@ -233,7 +235,7 @@ def close_pairs(
     cores: int,
     as_json: bool,
 ) -> None:
-    """Shorten bonds and label the cells with forces of pw.x: of small molecules, or hydrogen's in the crystals of STORE; resumes."""
+    """Shorten bonds and label the cells with forces of pw.x: of small molecules, or of the crystals of STORE; resumes."""
     from dao_ase.data.store import CrystalStore
     from dao_ase.espresso.close_pairs import ClosePairRules, label_close_pairs
     from dao_ase.espresso.errors import EspressoError
@@ -241,7 +243,9 @@ def close_pairs(
 
     try:
         machine = Machine(cores, timeout=300.0)
-        rules = ClosePairRules(max_atoms=max_atoms, max_crystals=max_crystals, machine=machine)
+        rules = ClosePairRules(
+            element=element, max_atoms=max_atoms, max_crystals=max_crystals, machine=machine
+        )
         crystals = None if store is None else CrystalStore.open(store)
         folder = keep or output.with_suffix(".calculations")
         with continued_by_the_same_command():

@@ -1,8 +1,8 @@
 """Labels by pw.x that say how hard atoms repel each other: small molecules and crystals with one bond far too short.
 
 A potential that has seen few close pairs forgets how steep the wall is, hydrogen's first of all: its atoms come nearer than
-any others. A molecule in a box costs seconds of DFT, a small crystal with hydrogen in it some ten. Only forces are kept: the
-energy is on another scale, and the stress of a box says nothing.
+any others. A molecule in a box costs seconds of DFT, a small crystal some ten; molecules hold few kinds of bonds. Only forces
+are kept: the energy is on another scale, and the stress of a box says nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import covalent_radii
 from tqdm import tqdm
 
 from dao_ase.convert import to_atoms
@@ -35,24 +35,26 @@ MOLECULES = (
     "N2 CO CO2 F2 Cl2 N2O CS2 OCS SO2 SiO BF3 CF4 NF3 PF3 SiF4 F2O ClF AlF3"
 ).split()
 """Of ASE's collection g2, without unpaired electrons."""
-SHORTER = {True: (0.6, 0.7, 0.85), False: (0.75, 0.9)}
+SHORTER = {True: (0.6, 0.7, 0.85), False: (0.7, 0.75, 0.9)}
 """The lengths of a bond, relative to its own, with and without hydrogen."""
 BOND = 1.25
 """Atoms are bound when they are nearer than this many times the sum of their covalent radii."""
-PARTNERS = frozenset("H B C N O F Si P S Cl Se".split())
-"""Elements to which hydrogen is bound in the crystals that are taken."""
+NON_METALS = frozenset("H B C N O F Si P S Cl Se".split())
+"""Of hydrogen only bonds to these count: in metals it sits in gaps."""
 
 
 @dataclass(frozen=True)
 class ClosePairRules:
     """Which cells are taken, and how pw.x is run: without spin, at this share of the stated cutoff.
 
-    Molecules stand in a box that leaves ``vacuum`` (Å) on each side. Crystals have at most ``max_atoms`` and no element that
-    may carry a moment; ``kspacing`` (1/Å, with the factor 2π) is coarse, as forces between close atoms are large.
+    Molecules stand in a box that leaves ``vacuum`` (Å) on each side. Of crystals the bonds of ``element`` to heavier ones are
+    shortened; they have at most ``max_atoms`` and no element that may carry a moment, and ``kspacing`` (1/Å, with the factor
+    2π) is coarse, as forces between close atoms are large.
     """
 
     molecules: Sequence[str] = tuple(MOLECULES)
     vacuum: float = 1.6
+    element: str = "H"
     max_atoms: int = 12
     max_crystals: int | None = None
     kspacing: float = 1.0
@@ -70,11 +72,11 @@ class ClosePairRules:
 
 
 class Whole(NamedTuple):
-    """What a bond is shortened in: a molecule in its box or a crystal, its name, and the elements whose bonds count."""
+    """What a bond is shortened in: a molecule in its box or a crystal, its name, and whose bonds to heavier atoms count."""
 
     atoms: Atoms
     name: str
-    movable: frozenset[int] | None = None
+    element: str | None = None
 
 
 def molecules(names: Iterable[str], vacuum: float) -> Iterator[Whole]:
@@ -88,26 +90,32 @@ def molecules(names: Iterable[str], vacuum: float) -> Iterator[Whole]:
         yield Whole(atoms, name)
 
 
-def hydrogen_crystals(store: CrystalStore, rules: ClosePairRules) -> list[Whole]:
-    """Crystals of a store in which hydrogen is bound to a non-metal: of each kind of bond in turn, the smallest cells first."""
+def bound_crystals(store: CrystalStore, rules: ClosePairRules) -> list[Whole]:
+    """Crystals of a store with bonds of the element that is asked for: of each kind in turn, the smallest cells first."""
     places = np.flatnonzero(store.num_atoms <= rules.max_atoms)
-    queues: dict[int, list[tuple[float, Whole]]] = {}
+    queues: dict[str, list[tuple[float, Whole]]] = {}
     for place, atoms in zip(places, to_atoms(store.batch(places)), strict=True):
         symbols = set(atoms.get_chemical_symbols())
-        if "H" not in symbols or symbols & set(rules.preset.moments):
+        if rules.element not in symbols or symbols & set(rules.preset.moments):
             continue
-        for lighter, heavier in _shortest_bonds(atoms):
-            if lighter == 1 and chemical_symbols[heavier] in PARTNERS:
-                one = Whole(atoms, str(store.ids[place]), frozenset({1}))
-                queues.setdefault(heavier, []).append((atoms.get_volume(), one))
+        one = Whole(atoms, str(store.ids[place]), rules.element)
+        for _, staying in _bonds_of(one):
+            if rules.element != "H" or atoms.symbols[staying] in NON_METALS:
+                queues.setdefault(atoms.symbols[staying], []).append((atoms.get_volume(), one))
     for queue in queues.values():
         queue.sort(key=lambda entry: entry[0])
-    turns = [one for turn in zip_longest(*(queues[heavier] for heavier in sorted(queues))) for one in turn if one]
+    turns = [one for turn in zip_longest(*(queues[symbol] for symbol in sorted(queues))) for one in turn if one]
     if not turns:
         raise ValueError(
-            f"no crystal of {str(store.path)!r} has at most {rules.max_atoms} atoms and hydrogen bound to a non-metal"
+            f"no crystal of {str(store.path)!r} has at most {rules.max_atoms} atoms and bonds of {rules.element}"
         )
     return list({one.name: one for _, one in turns}.values())[: rules.max_crystals]
+
+
+def _bonds_of(whole: Whole) -> list[tuple[int, int]]:
+    """The indices (lighter, heavier) of the shortest bond of each pair of elements that counts."""
+    bonds = _shortest_bonds(whole.atoms).values()
+    return [bond for bond in bonds if whole.element in (None, whole.atoms.symbols[bond[0]])]
 
 
 def _shortest_bonds(atoms: Atoms) -> dict[tuple[int, int], tuple[int, int]]:
@@ -125,11 +133,9 @@ def _shortest_bonds(atoms: Atoms) -> dict[tuple[int, int], tuple[int, int]]:
 def close_frames(whole: Whole) -> Iterator[Atoms]:
     """The cell with one bond too short: for each pair of elements its shortest bond, at each length."""
     atoms = whole.atoms
-    for (lighter, _), (moving, staying) in _shortest_bonds(atoms).items():
-        if whole.movable is not None and lighter not in whole.movable:
-            continue
+    for moving, staying in _bonds_of(whole):
         bond = atoms.get_distance(moving, staying, mic=True, vector=True)
-        for part in SHORTER[lighter == 1]:
+        for part in SHORTER[atoms.symbols[moving] == "H"]:
             frame = atoms.copy()
             frame.positions[moving] += (1 - part) * bond
             yield frame
@@ -144,14 +150,14 @@ def label_close_pairs(
     pseudo_dirs: Sequence[Path] = (),
     progress: bool = True,
 ) -> dict[str, int]:
-    """Labels molecules, or a store's crystals with hydrogen, with one bond too short by pw.x; counts of what came of it.
+    """Labels molecules, or a store's crystals, with one bond too short by pw.x; counts of what came of it.
 
     Calculations are kept in ``folder`` and never repeated; the npz file is written anew after each cell. Left out are
     frames that do not converge, and those with an element that has no pseudopotential.
     """
     rules, output = rules or ClosePairRules(), require_npz(output)
     rules.machine.require_program()
-    wholes = list(molecules(rules.molecules, rules.vacuum)) if store is None else hydrogen_crystals(store, rules)
+    wholes = list(molecules(rules.molecules, rules.vacuum)) if store is None else bound_crystals(store, rules)
     frames: list[LabelledFrame] = []
     left_out = 0
     for whole in tqdm(wholes, disable=not progress, unit="cells"):
