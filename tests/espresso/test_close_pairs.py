@@ -1,4 +1,4 @@
-"""One bond of a molecule or crystal is too short and nothing else moves; only forces are kept, and nothing is computed twice.
+"""One bond of a molecule or crystal is too short and nothing else moves; only forces are kept, nothing is computed twice.
 
 The program is a script that prints what the real one printed for a crystal of two silicon atoms.
 """
@@ -19,8 +19,8 @@ from dao_ase.espresso.close_pairs import (
     MOLECULES,
     SHORTER,
     ClosePairRules,
-    close_frames,
     bound_crystals,
+    close_frames,
     label_close_pairs,
     molecules,
 )
@@ -108,7 +108,9 @@ def test_of_crystals_only_bonds_of_hydrogen_to_non_metals_are_shortened(hydrides
     found = [frame.get_distance(hydrogen, carbon, mic=True) for frame in frames]
     np.testing.assert_allclose(found, np.multiply(SHORTER[True], 0.25 * 4.3), rtol=1e-3)
     (whole,) = bound_crystals(hydrides, ClosePairRules(element="C"))
-    assert all(frame.get_distance(carbon, 2, mic=True) < 0.27 * 4.3 for frame in close_frames(whole)), "carbon to nitrogen"
+    assert all(frame.get_distance(carbon, 2, mic=True) < 0.27 * 4.3 for frame in close_frames(whole)), (
+        "carbon to nitrogen"
+    )
     with pytest.raises(ValueError, match="at most 2 atoms"):
         bound_crystals(hydrides, ClosePairRules(max_atoms=2))
 

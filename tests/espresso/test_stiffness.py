@@ -15,6 +15,7 @@ from crystals import rock_salt, write_npz
 from dao_ase.cli import main
 from dao_ase.data.build import BuildRules, build
 from dao_ase.data.sources import open_source
+from dao_ase.espresso.errors import EspressoError
 from dao_ase.espresso.labels import KIND
 from dao_ase.espresso.stiffness import BETWEEN, STEP, StiffnessRules, _chosen, label_stiffness, strained_frames
 from dao_ase.symmetry import space_group_number
@@ -134,3 +135,12 @@ def test_command_says_what_is_missing(store, program, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     none = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "other.npz")])
     assert none.exit_code == 1 and "pw.x is not on the PATH" in none.output
+
+
+def test_gth_pseudopotentials_are_refused(tmp_path):
+    """With them pw.x's stress is not the derivative of its energy."""
+    file = tmp_path / "H_GTH-PBE-q1.gth"
+    file.write_text("H GTH-PBE-q1, of CP2K\n1 1 0\n10 11 0 0 0 0\n0.2 2 -4.17890044 0.72446331\n0\n0.2 0\n")
+    hydrogen = bulk("H", "sc", a=1.5)
+    with pytest.raises(EspressoError, match="H would be a GTH pseudopotential"):
+        StiffnessRules().calculation(hydrogen, hydrogen, [tmp_path])

@@ -217,8 +217,12 @@ def stiffness(
 @click.argument("store", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npz file.")
 @click.option("--element", default="H", show_default=True, help="Whose bonds to heavier atoms are shortened in STORE.")
-@click.option("--max-atoms", type=click.IntRange(2), default=12, show_default=True, help="Leave out larger cells of STORE.")
-@click.option("--max-crystals", type=click.IntRange(1), help="Take only so many of STORE, the smallest of each kind first.")
+@click.option(
+    "--max-atoms", type=click.IntRange(2), default=12, show_default=True, help="Leave out larger cells of STORE."
+)
+@click.option(
+    "--max-crystals", type=click.IntRange(1), help="Take only so many of STORE, the smallest of each kind first."
+)
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Folder of what pw.x finished.")
 @click.option("--pseudo-dir", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Folder of pseudopotentials. Also looked at: ESPRESSO_PSEUDO and Debian's packages.")  # fmt: skip
@@ -243,9 +247,7 @@ def close_pairs(
 
     try:
         machine = Machine(cores, timeout=300.0)
-        rules = ClosePairRules(
-            element=element, max_atoms=max_atoms, max_crystals=max_crystals, machine=machine
-        )
+        rules = ClosePairRules(element=element, max_atoms=max_atoms, max_crystals=max_crystals, machine=machine)
         crystals = None if store is None else CrystalStore.open(store)
         folder = keep or output.with_suffix(".calculations")
         with continued_by_the_same_command():

@@ -1,8 +1,8 @@
 """Labels by pw.x that say how hard atoms repel each other: small molecules and crystals with one bond far too short.
 
 A potential that has seen few close pairs forgets how steep the wall is, hydrogen's first of all: its atoms come nearer than
-any others. A molecule in a box costs seconds of DFT, a small crystal some ten; molecules hold few kinds of bonds. Only forces
-are kept: the energy is on another scale, and the stress of a box says nothing.
+any others. A molecule in a box costs seconds of DFT, a small crystal some ten; molecules hold few kinds of bonds. Only
+forces are kept: the energy is on another scale, and the stress of a box says nothing.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ NON_METALS = frozenset("H B C N O F Si P S Cl Se".split())
 class ClosePairRules:
     """Which cells are taken, and how pw.x is run: without spin, at this share of the stated cutoff.
 
-    Molecules stand in a box that leaves ``vacuum`` (Å) on each side. Of crystals the bonds of ``element`` to heavier ones are
-    shortened; they have at most ``max_atoms`` and no element that may carry a moment, and ``kspacing`` (1/Å, with the factor
-    2π) is coarse, as forces between close atoms are large.
+    Molecules stand in a box that leaves ``vacuum`` (Å) on each side. Of crystals the bonds of ``element`` to heavier ones
+    are shortened; they have at most ``max_atoms`` and no element that may carry a moment, and ``kspacing`` (1/Å, with the
+    factor 2π) is coarse, as forces between close atoms are large.
     """
 
     molecules: Sequence[str] = tuple(MOLECULES)
