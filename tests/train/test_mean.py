@@ -40,3 +40,10 @@ def test_what_has_no_mean_is_refused(files, tmp_path):
     checkpoint.save(tmp_path / "other.safetensors", other.state_dict(), other.header())
     with pytest.raises(ValueError, match="another network"):
         mean({files[0]: 0.5, tmp_path / "other.safetensors": 0.5})
+
+
+def test_command_says_what_comes_first(files, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["mean", f"{files[0]}=0.5", f"{files[1]}=0.5", "mean.safetensors"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "the file to write comes first" in capsys.readouterr().err

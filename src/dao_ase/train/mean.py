@@ -45,7 +45,11 @@ def main() -> None:
     parser.add_argument("sources", nargs="+", metavar="FILE=SHARE")
     options = parser.parse_args()
     split = [source.rpartition("=") for source in options.sources]
-    checkpoint.save(options.target, *mean({path: float(share) for path, _, share in split}))
+    try:
+        mixed = mean({path: float(share) for path, _, share in split})
+    except ValueError as error:
+        parser.error(f"{error}; the file to write comes first, then FILE=SHARE of each")
+    checkpoint.save(options.target, *mixed)
 
 
 if __name__ == "__main__":
