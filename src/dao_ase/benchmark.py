@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,7 +204,8 @@ def references(
 ) -> list[Structure]:
     """The crystals of a file in random order, but all of one composition together; without those that were ``seen``.
 
-    A row that cannot be read is handed to ``on_reject``, or logged."""
+    A row that cannot be read is handed to ``on_reject``, or logged.
+    """
     from pymatgen.core import Structure
 
     records = [one for one in read(open_source(file), on_reject) if one.id not in seen]
@@ -244,8 +246,8 @@ def _resume(log: Path, settings: dict[str, Any]) -> tuple[list[ReferenceResult],
 
 def _unused(path: Path) -> Path:
     """This path, or the first with a number that no file has: what was computed once is not overwritten."""
-    names = (path, *(path.with_suffix(f".{number}{path.suffix}") for number in range(2, 1000)))
-    return next(name for name in names if not name.exists())
+    numbered = (path.with_suffix(f".{number}{path.suffix}") for number in count(2))
+    return next(name for name in chain([path], numbered) if not name.exists())
 
 
 def _digest(reference: list[Structure]) -> str:
