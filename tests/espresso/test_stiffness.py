@@ -20,7 +20,7 @@ from dao_ase.espresso.labels import KIND
 from dao_ase.espresso.stiffness import BETWEEN, STEP, StiffnessRules, _chosen, label_stiffness, strained_frames
 from dao_ase.symmetry import space_group_number
 from dao_ase.train.labelled import LabelledCrystals
-from pseudo import write_upf
+from pseudo import LIST, write_upf
 
 PRINTED = Path(__file__).parent / "printed"
 DIAMOND = Structure.from_spacegroup("Fd-3m", Lattice.cubic(5.47), ["Si"], [[0, 0, 0]]).get_primitive_structure()
@@ -137,10 +137,16 @@ def test_command_says_what_is_missing(store, program, tmp_path, monkeypatch):
     assert none.exit_code == 1 and "pw.x is not on the PATH" in none.output
 
 
-def test_gth_pseudopotentials_are_refused(tmp_path):
-    """With them pw.x's stress is not the derivative of its energy."""
-    file = tmp_path / "H_GTH-PBE-q1.gth"
-    file.write_text("H GTH-PBE-q1, of CP2K\n1 1 0\n10 11 0 0 0 0\n0.2 2 -4.17890044 0.72446331\n0\n0.2 0\n")
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("H_GTH-PBE-q1.gth", "H GTH-PBE-q1, of CP2K\n1 1 0\n10 11 0 0 0 0\n0.2 2 -4.17890044 0.72446331\n0\n0.2 0\n"),
+        ("GTH_POTENTIALS", LIST),
+    ],
+)
+def test_gth_pseudopotentials_are_refused(tmp_path, name, text):
+    """With them pw.x's stress is not the derivative of its energy; alone in a file or from CP2K's list."""
+    (tmp_path / name).write_text(text)
     hydrogen = bulk("H", "sc", a=1.5)
     with pytest.raises(EspressoError, match="H would be a GTH pseudopotential"):
         StiffnessRules().calculation(hydrogen, hydrogen, [tmp_path])

@@ -51,6 +51,11 @@ class Pseudopotential:
         return self.file.name if self.taken is None else self.taken[0]
 
     @property
+    def is_gth(self) -> bool:
+        """Whether it is of Goedecker, Teter and Hutter's form, alone in a file or from CP2K's list."""
+        return self.name.endswith(".gth")
+
+    @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that tell this file from others."""
         content = self.file.read_bytes() if self.taken is None else self.taken[1].encode()
@@ -199,8 +204,7 @@ def _listed(file: Path, element: str) -> Pseudopotential | None:
 
 
 def _preference(one: Pseudopotential) -> tuple[bool, bool, bool, bool, str]:
-    gth = one.name.endswith(".gth")
-    return one.fully_relativistic, one.taken is not None, gth, one.ecutwfc == 0, one.name
+    return one.fully_relativistic, one.taken is not None, one.is_gth, one.ecutwfc == 0, one.name
 
 
 def _number(text: str | None) -> float:

@@ -94,7 +94,7 @@ class StiffnessRules:
             spacing = self.kspacing_ionic if elements & IONIC else self.kspacing_insulator
         preset = replace(self.preset, kspacing=spacing)
         pseudopotentials = find(elements, pseudo_dirs)
-        if gth := sorted(element for element, one in pseudopotentials.items() if one.file.suffix == ".gth"):
+        if gth := sorted(element for element, one in pseudopotentials.items() if one.is_gth):
             raise EspressoError(
                 "failed",
                 f"{', '.join(gth)} would be a GTH pseudopotential, with which pw.x's stress is not the derivative of its "
