@@ -15,12 +15,11 @@ from crystals import rock_salt, write_npz
 from dao_ase.cli import main
 from dao_ase.data.build import BuildRules, build
 from dao_ase.data.sources import open_source
-from dao_ase.espresso.errors import EspressoError
 from dao_ase.espresso.labels import KIND
 from dao_ase.espresso.stiffness import BETWEEN, STEP, StiffnessRules, _chosen, label_stiffness, strained_frames
 from dao_ase.symmetry import space_group_number
 from dao_ase.train.labelled import LabelledCrystals
-from pseudo import LIST, write_upf
+from pseudo import write_upf
 
 PRINTED = Path(__file__).parent / "printed"
 DIAMOND = Structure.from_spacegroup("Fd-3m", Lattice.cubic(5.47), ["Si"], [[0, 0, 0]]).get_primitive_structure()
@@ -137,16 +136,12 @@ def test_command_says_what_is_missing(store, program, tmp_path, monkeypatch):
     assert none.exit_code == 1 and "pw.x is not on the PATH" in none.output
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("H_GTH-PBE-q1.gth", "H GTH-PBE-q1, of CP2K\n1 1 0\n10 11 0 0 0 0\n0.2 2 -4.17890044 0.72446331\n0\n0.2 0\n"),
-        ("GTH_POTENTIALS", LIST),
-    ],
-)
-def test_gth_pseudopotentials_are_refused(tmp_path, name, text):
-    """With them pw.x's stress is not the derivative of its energy; alone in a file or from CP2K's list."""
-    (tmp_path / name).write_text(text)
-    hydrogen = bulk("H", "sc", a=1.5)
-    with pytest.raises(EspressoError, match="H would be a GTH pseudopotential"):
-        StiffnessRules().calculation(hydrogen, hydrogen, [tmp_path])
+def test_of_gth_pseudopotentials_only_forces_are_kept(store, program, tmp_path):
+    """With them pw.x's stress is not the derivative of its energy."""
+    (tmp_path / "gth").mkdir()
+    (tmp_path / "gth" / "Si.gth").write_text("Si GTH-PBE-q4, of CP2K\n14 4 0\n10 11 0 0 0 0\n0.44 1 -6.26928833\n0\n")
+    output = tmp_path / "out.npz"
+    counts = label_stiffness(store, output, tmp_path / "kept", pseudo_dirs=[tmp_path / "gth"], progress=False)
+    assert counts["frames"] == 3 and program() == 2, "at rest, moved and between"
+    frames = LabelledCrystals.load(output)
+    assert np.isnan(frames.stress).all() and np.isfinite(frames.forces).all()
