@@ -67,10 +67,12 @@ class StiffnessRules:
     """Which crystals are taken, and how pw.x is run: without spin, so not for elements that may carry moments.
 
     Atoms are counted in the primitive cell, and ``formulas`` (reduced) leaves out all others and says the order. Spacings of
-    k-points in 1/Å with the factor 2π, formation energy in eV/atom. Differences of stresses need no more than
-    ``cutoff_share`` of the cutoff that a pseudopotential states (GaAs and germanium: within 2 %); what needs more than
-    ``max_cutoff`` (Ry) is left out. So is a crystal whose pressure at rest is above ``max_pressure`` (GPa): too few plane
-    waves show there first, and a few percent of it are left in the differences.
+    k-points in 1/Å with the factor 2π, smearing in Ry, formation energy in eV/atom. With less smearing than ``degauss_metal``
+    aluminium's shear stress is not converged even on a grid of 14³ (0.03 Ry: -1 GPa, 24 at this one and on finer grids).
+    Differences of stresses need no more than ``cutoff_share`` of the cutoff that a pseudopotential states (GaAs, germanium
+    and GaP within 5 %), oxides, fluorides and metals of the d block 0.8 of it; what needs more than ``max_cutoff`` (Ry) is
+    left out. So is a crystal whose pressure at rest is above ``max_pressure`` (GPa): too few plane waves show there first,
+    and are a tenth of the differences at this pressure (NaF).
     """
 
     max_atoms: int = 2
@@ -80,7 +82,8 @@ class StiffnessRules:
     seed: int = 0
     kspacing_ionic: float = 0.62
     kspacing_insulator: float = 0.45
-    kspacing_metal: float = 0.33
+    kspacing_metal: float = 0.2
+    degauss_metal: float = 0.05
     cutoff_share: float = 0.55
     max_cutoff: float = 90.0
     max_pressure: float = 5.0
@@ -90,10 +93,10 @@ class StiffnessRules:
     def calculation(self, frame: Atoms, rest: Atoms, pseudo_dirs: Sequence[Path]) -> Calculation:
         """What pw.x is asked of a frame: with the k-points of the cell at rest, unless it was doubled."""
         elements = set(frame.get_chemical_symbols())
-        spacing = self.kspacing_metal
         if is_insulator(frame):
-            spacing = self.kspacing_ionic if elements & IONIC else self.kspacing_insulator
-        preset = replace(self.preset, kspacing=spacing)
+            preset = replace(self.preset, kspacing=self.kspacing_ionic if elements & IONIC else self.kspacing_insulator)
+        else:
+            preset = replace(self.preset, kspacing=self.kspacing_metal, degauss=self.degauss_metal)
         pseudopotentials = find(elements, pseudo_dirs)
         stated = max(one.ecutwfc or UNSTATED for one in pseudopotentials.values())
         if (cutoff := round(self.cutoff_share * stated)) > self.max_cutoff:
