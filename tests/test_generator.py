@@ -136,6 +136,16 @@ def test_symmetrized_structures_have_the_energy_of_their_geometry(guided, rank):
     assert made.properties["space_group"] == "Pm-3m"
 
 
+def test_symmetrized_structures_keep_the_order_of_their_elements():
+    elements = ["Sb"] * 5 + ["Cs"] + ["V"] * 3
+    coords = [[0, 0, 0.5], [1 / 3, 2 / 3, 0.26], [2 / 3, 1 / 3, 0.26], [1 / 3, 2 / 3, 0.74], [2 / 3, 1 / 3, 0.74],
+              [0, 0, 0], [0.5, 0, 0.5], [0, 0.5, 0.5], [0.5, 0.5, 0.5]]  # fmt: skip
+    kagome = Structure(Lattice.hexagonal(5.5, 9.3), elements, coords).perturb(0.01)
+    made = symmetrized(kagome)
+    assert made.get_space_group_info()[0] == "P6/mmm"
+    assert [site.specie.symbol for site in made] == elements
+
+
 def test_what_has_no_symmetry_stays_as_it_is():
     clash = Structure(Lattice.cubic(3.5), ["Na", "Na"], [[0, 0, 0], [0, 0, 0]])
     assert symmetrized(clash) == clash

@@ -192,6 +192,8 @@ def symmetrized(structure: Structure) -> Structure:
         return structure
     if len(refined) != len(structure):
         return structure
+    order = list(dict.fromkeys(structure.species))  # spglib's standard cells come in another
+    refined.sort(key=lambda site: order.index(site.specie))
     refined.properties = {name: value for name, value in structure.properties.items() if name not in ENERGIES}
     return refined
 
