@@ -55,10 +55,12 @@ def test_csv(tmp_path, symprec, packed):
 def test_csv_that_is_cut_keeps_the_rest(tmp_path):
     file = write_csv(tmp_path / "a.csv", CRYSTALS)
     text = file.read_text()
-    file.write_text(text[: text.rindex("_atom_site_fract_x")])
-    records, rejected = read_all(file)
-    assert [record.id for record in records] == list(CRYSTALS)[:3]
-    assert [(one.id, one.row, one.rule) for one in rejected] == [("quartz", 3, "broken")]
+    # the second cut leaves a CIF that can be read, of a crystal that lacks its last atom
+    for end in (text.rindex("_atom_site_fract_x"), text.rindex("\n", 0, text.rindex('"') - 1)):
+        file.write_text(text[:end])
+        records, rejected = read_all(file)
+        assert [record.id for record in records] == list(CRYSTALS)[:3]
+        assert [(one.id, one.row, one.rule) for one in rejected] == [("quartz", 3, "broken")]
     file.write_text("material_id,structure\n1,2\n")
     with pytest.raises(ValueError, match="no column 'cif'"):
         read_all(file)

@@ -22,6 +22,8 @@ STRUCTURE = ("cif", "file")
 """Columns that hold or name the structures, in any case."""
 ID_COLUMNS = ("material_id", "id", "mp_id", "entry_id")
 """Columns of a CSV file that may hold the identifier, the first that exists is taken."""
+END = "\0end"
+"""A line put behind the last one; in a file that was cut within quotes it becomes part of the last row."""
 
 
 @dataclass(frozen=True)
@@ -94,16 +96,19 @@ class CsvSource(FileSource):
         with opened_text(self.path) as file:
             head = file.readline()
             separator = max(",;\t", key=head.count)
-            reader = csv.DictReader((line.replace("\0", "") for line in chain([head], file)), delimiter=separator)
+            lines = chain((line.replace("\0", "") for line in chain([head], file)), [END])
+            reader = csv.DictReader(lines, delimiter=separator)
             names = [name.strip() for name in reader.fieldnames or ()]
             names = [name.lower() if name.lower() in STRUCTURE else name for name in names]
             if not set(STRUCTURE) & set(names):
                 raise ValueError(f"{str(self.path)!r} has no column 'cif', nor one 'file'; it has {names}")
             reader.fieldnames = names
-            yield from reader
+            yield from (row for row in reader if any(value not in (None, END) for value in row.values()))
 
     def _cell(self, raw: dict[str, Any], identifier: str) -> Cell:
         """The crystal of one line, from the text of a CIF or from a file whose path is relative to the table."""
+        if any(isinstance(value, str) and value.endswith(END) for value in raw.values()):
+            raise RejectedRecord("broken", "the file ends within this row; is it complete?", identifier)
         if "cif" in raw:
             if not raw["cif"]:
                 raise RejectedRecord("broken", "the column 'cif' is empty; is the file complete?", identifier)
