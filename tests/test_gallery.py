@@ -119,6 +119,14 @@ def test_command_says_which_directory_it_wants(tmp_path):
     assert done.output.count(str(tmp_path)) == 1
 
 
+def test_a_damaged_structure_is_named(tmp_path):
+    write_run(tmp_path, candidates(2))
+    file = tmp_path / json.loads((tmp_path / "summary.json").read_text())["structures"][1]["file"]
+    file.write_text("garbage\n")
+    done = CliRunner().invoke(main, ["gallery", str(tmp_path)])
+    assert done.exit_code == 1 and f"'{file}' is damaged" in done.output
+
+
 @pytest.mark.parametrize("text", ["{}", "[]", '{"structures": [{"file": "../elsewhere.cif"}]}', "{"])
 def test_a_summary_of_another_thing_is_refused(tmp_path, text):
     (tmp_path / "summary.json").write_text(text)

@@ -74,8 +74,10 @@ def read_run(directory: str | os.PathLike[str]) -> list[Structure]:
         )
     structures = []
     for record in records_of(summary):
-        # coordinates as they stand in the file: pymatgen would move 0.33333 to ⅓, with a warning
-        structure = CifParser(directory / record["file"], frac_tolerance=0).parse_structures(primitive=False)[0]
+        try:  # coordinates as they stand in the file: pymatgen would move 0.33333 to ⅓, with a warning
+            structure = CifParser(directory / record["file"], frac_tolerance=0).parse_structures(primitive=False)[0]
+        except ValueError as error:
+            raise ValueError(f"'{directory / record['file']}' is damaged: {error}; generate it again") from error
         structure.properties = record
         structures.append(structure)
     return structures
