@@ -104,11 +104,11 @@ def stats(store: Path, plot: Path | None, as_json: bool) -> None:
 
     try:
         statistics = summarise(CrystalStore.open(store))
-        click.echo(json.dumps(statistics.as_dict()) if as_json else describe(statistics))
         if plot is not None:
             draw(statistics, plot)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(statistics.as_dict()) if as_json else describe(statistics))
 
 
 @data.command()
