@@ -74,3 +74,18 @@ def test_resumed_order_is_the_uninterrupted_one(source):
 def test_no_crystal_small_enough_is_an_error(source):
     with pytest.raises(ValueError, match="at most 0 atoms"):
         BucketedBatches(source, max_atoms=0)
+
+
+@pytest.mark.parametrize("settings", [{"crystals": 0}, {"pairs": -1}])
+def test_batches_of_nothing_are_an_error(source, settings):
+    with pytest.raises(ValueError, match="give at least 1 of both"):
+        BucketedBatches(source, **settings)
+
+
+def test_other_crystals_can_follow(source):
+    before = BucketedBatches(Source([2, 2, 3]), crystals=1)
+    for _ in range(5):
+        next(before)
+    after = BucketedBatches(source, crystals=4)
+    after.load_state_dict(json.loads(json.dumps(before.state_dict())))
+    assert {len(set(next(after).num_atoms.tolist())) for _ in range(50)} == {1}

@@ -45,6 +45,8 @@ class BucketedBatches:
         seed: int = 0,
         rank: int = 0,
     ) -> None:
+        if min(crystals, pairs) < 1:
+            raise ValueError(f"batches of {crystals} crystals and {pairs} pairs of atoms; give at least 1 of both")
         self._source, self._seed = source, seed
         num_atoms = np.asarray(source.num_atoms)
         sizes = [int(n) for n in np.unique(num_atoms) if max_atoms is None or n <= max_atoms]
@@ -95,7 +97,7 @@ class BucketedBatches:
 
     def load_state_dict(self, state: dict) -> None:
         """Continues where `state_dict` was taken."""
-        self._cursor = {int(n): place for n, place in state["cursor"].items()}
+        self._cursor = {n: state["cursor"].get(str(n), 0) for n in self._sizes}  # the crystals may be others now
         self._rng.bit_generator.state = state["rng"]
 
 
