@@ -14,6 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, uint8
+from torch.nn import Module
 
 from dao_ase.whole_files import replacing
 
@@ -38,6 +39,16 @@ def load(path: str | Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict
     if expected is not None and checksum(tensors) != expected:
         raise CheckpointError(f"{str(path)!r} is damaged: its tensors are not those that were written")
     return tensors, header
+
+
+def fill(model: Module, tensors: dict[str, Tensor], path: str | Path) -> None:
+    """Puts the tensors of a file into a model; those of another model are refused."""
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{str(path)!r} holds weights of another model than the one described, whose tensors have other names or sizes"
+        ) from error
 
 
 def checksum(tensors: dict[str, Tensor]) -> str:

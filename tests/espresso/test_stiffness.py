@@ -16,7 +16,7 @@ from dao_ase.cli import main
 from dao_ase.data.build import BuildRules, build
 from dao_ase.data.sources import open_source
 from dao_ase.espresso.labels import KIND
-from dao_ase.espresso.stiffness import BETWEEN, STEP, StiffnessRules, _chosen, label_stiffness, strained_frames
+from dao_ase.espresso.stiffness import BETWEEN, STEP, StiffnessRules, _chosen, is_insulator, label_stiffness, strained_frames
 from dao_ase.symmetry import space_group_number
 from dao_ase.train.labelled import LabelledCrystals
 from pseudo import write_upf
@@ -88,6 +88,7 @@ def test_k_points_are_as_many_as_the_bonds_ask_for(tmp_path):
     crystals = [bulk("NaCl", "rocksalt", a=5.6), bulk("GaAs", "zincblende", a=5.6), bulk("AlPd", "rocksalt", a=5.6)]
     points = [np.prod(StiffnessRules().calculation(one, one, [tmp_path]).k_grid) for one in crystals]
     assert points[0] < points[1] < points[2], "an ionic crystal, a semiconductor, a metal"
+    assert is_insulator(bulk("Si")) and not is_insulator(bulk("I", "sc", a=2.8)), "iodine under pressure is a metal"
 
 
 def test_labels_are_relative_to_rest_and_are_not_made_twice(store, program, tmp_path):

@@ -3,12 +3,13 @@
 import json
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from dao_ase.checkpoint import load
+from dao_ase.checkpoint import CheckpointError, load
 from dao_ase.crystals import Crystals
 from dao_ase.data.batches import BucketedBatches
 from dao_ase.denoiser import Denoiser, DenoiserConfig
@@ -85,6 +86,23 @@ def test_resumed_training_equals_uninterrupted(tmp_path, optimizer):
         assert torch.equal(resumed[name], tensor), name
 
 
+def test_a_run_goes_on_with_other_settings_and_says_so(tmp_path):
+    trainer(tmp_path, total_steps=6).run(progress=False)
+    assert trainer(tmp_path, total_steps=6).changed == []
+    longer = trainer(tmp_path, total_steps=9, learning_rate=1e-4)
+    assert longer.step == 6 and longer.changed == ["learning_rate", "total_steps"]
+    assert json.loads((tmp_path / "config.json").read_text())["total_steps"] == 9
+    with pytest.raises(ValueError, match="is of the optimizer 'adamw', which 'muon' cannot continue"):
+        trainer(tmp_path, optimizer="muon")
+
+
+def test_a_state_of_another_model_is_refused(tmp_path, monkeypatch):
+    trainer(tmp_path, total_steps=2).run(progress=False)
+    monkeypatch.setitem(globals(), "TINY", replace(TINY, width=24))
+    with pytest.raises(CheckpointError, match="another model"):
+        trainer(tmp_path, total_steps=4)
+
+
 def test_muon_takes_the_matrices_of_linear_maps(tmp_path):
     run = trainer(tmp_path, optimizer="muon")
     adamw, muon = ([w for group in part.param_groups for w in group["params"]] for part in run.optimizer.parts)
@@ -136,10 +154,11 @@ def test_config_file_round_trip(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [("learn = 1", "unknown training settings"), ("= 3", "not valid TOML"), ('schedule = "step"', "schedule"),
-     ("total_steps = 0", "at least 1")],
+     ("total_steps = 0", "at least 1"), ('total_steps = "6"', "total_steps is '6'; it must be of the type int"),
+     ('compile = "no"', "type bool"), ("seed = true", "type int"), ("model = 3", "type dict")],
 )  # fmt: skip
 def test_bad_config_is_a_clear_error(tmp_path, text, reason):
     file = tmp_path / "run.toml"
     file.write_text(text)
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises((ValueError, TypeError), match=reason):
         TrainConfig.load(file)

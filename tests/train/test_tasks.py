@@ -1,6 +1,7 @@
 """From a TOML file and a folder of crystals to weights that generate."""
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -66,6 +67,24 @@ def test_the_header_tells_what_was_trained(folder):
 def test_a_finished_run_says_where_it_stands(folder):
     result = CliRunner().invoke(main, ["train", str(folder / "run.toml"), "-o", str(folder / "run"), "--threads", "1"])
     assert result.exit_code == 0 and "is complete: 6 steps" in result.output
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        (("total_steps = 6", "total_steps = 4"), 0, "is complete: 6 steps"),
+        (("total_steps = 6", "total_steps = 7"), 0, "at step 6 of 7, with other total_steps than before"),
+        (("width = 16", "width = 24"), 1, "holds weights of another model"),
+        (('task = "generate"', 'task = "stability"'), 1, "has no label e_above_hull"),
+    ],
+)
+def test_a_run_whose_configuration_changed(folder, tmp_path, change, code, words):
+    copy = shutil.copytree(folder / "run", tmp_path / "run")
+    text = (folder / "run.toml").read_text()
+    assert change[0] in text
+    (tmp_path / "run.toml").write_text(text.replace(*change))
+    result = CliRunner().invoke(main, ["train", str(tmp_path / "run.toml"), "-o", str(copy), "--threads", "1"])
+    assert result.exit_code == code and words in result.output, result.output
 
 
 def test_runs_follow_each_other_as_long_as_there_is_time(folder, monkeypatch):

@@ -41,11 +41,12 @@ def train(
         folder = output or Path("runs") / config.stem
         trainer = _trainer(config, folder, device or ("cuda" if torch.cuda.is_available() else "cpu"))
         total = trainer.config.total_steps
-        if trainer.step == total:
-            click.echo(f"{folder} is complete: {total} steps", err=True)
+        if trainer.step >= total:
+            click.echo(f"{folder} is complete: {trainer.step} steps", err=True)
             continue
         if trainer.step:
-            click.echo(f"continuing {folder} at step {trainer.step} of {total}", err=True)
+            other = f", with other {', '.join(trainer.changed)} than before" if trainer.changed else ""
+            click.echo(f"continuing {folder} at step {trainer.step} of {total}{other}", err=True)
         trainer.run(minutes=left)
         click.echo(folder / "weights.safetensors")
         if trainer.step < total:  # stopped by the user or the time: what comes after it may start from its weights

@@ -93,7 +93,7 @@ class StiffnessRules:
     def calculation(self, frame: Atoms, rest: Atoms, pseudo_dirs: Sequence[Path]) -> Calculation:
         """What pw.x is asked of a frame: with the k-points of the cell at rest, unless it was doubled."""
         elements = set(frame.get_chemical_symbols())
-        if is_insulator(frame):
+        if is_insulator(rest):
             preset = replace(self.preset, kspacing=self.kspacing_ionic if elements & IONIC else self.kspacing_insulator)
         else:
             preset = replace(self.preset, kspacing=self.kspacing_metal, degauss=self.degauss_metal)
@@ -108,9 +108,12 @@ class StiffnessRules:
 
 
 def is_insulator(atoms: Atoms) -> bool:
-    """Whether few k-points will do, by the elements: a non-metal, alone or with simple metals."""
+    """Whether few k-points will do, by the elements of a primitive cell: a non-metal, alone or with simple metals.
+
+    A non-metal that has one atom in the cell, as iodine has under pressure, is a metal.
+    """
     elements = set(atoms.get_chemical_symbols())
-    return bool(elements & NON_METALS) and elements <= NON_METALS | SIMPLE_METALS
+    return len(atoms) > 1 and bool(elements & NON_METALS) and elements <= NON_METALS | SIMPLE_METALS
 
 
 def strained_frames(atoms: Atoms) -> list[Atoms]:

@@ -7,6 +7,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,), "bool": (bool,), "int": (int,), "float": (int, float), "dict[str, Any]": (dict,),
+}  # fmt: skip
+"""What a TOML file may give for a field of each type."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -53,11 +58,17 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """The configuration with these fields; a field that does not exist is an error."""
-        known = {entry.name for entry in fields(cls)}
-        unknown = sorted(set(values) - known)
+        """The configuration with these fields; a field that does not exist, or has another type, is an error."""
+        known = {entry.name: str(entry.type) for entry in fields(cls)}
+        unknown = sorted(values.keys() - known.keys())
         if unknown:
             raise ValueError(f"unknown training settings {unknown}; known are {sorted(known)}")
+        for name, value in values.items():
+            kind = known[name]
+            if not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind != "bool"):
+                raise TypeError(
+                    f"the training setting {name} is {value!r}; it must be of the type {kind.partition('[')[0]}"
+                )
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

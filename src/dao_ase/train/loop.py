@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from dao_ase import checkpoint
 from dao_ase.train import together
 from dao_ase.train.config import TrainConfig
 from dao_ase.train.optimizer import MovingAverage, build_optimizer, learning_rate_factor
+from dao_ase.whole_files import write_json
 
 
 @runtime_checkable
@@ -48,7 +50,8 @@ class Trainer:
     """Trains ``model`` in ``folder``; a second Trainer on the same folder continues the first one exactly.
 
     The folder holds ``config.json``, ``log.jsonl`` (one line every ``log_every`` steps), ``state.safetensors`` (everything
-    needed to resume) and ``weights.safetensors`` (the moving average, ready for use).
+    needed to resume) and ``weights.safetensors`` (the moving average, ready for use). Settings may change on the way, but
+    for the model and the optimizer; ``changed`` names those that are others than when the state was saved.
     """
 
     def __init__(
@@ -75,13 +78,13 @@ class Trainer:
         self.rng = torch.Generator(device=self.device).manual_seed(config.seed + 7919 * self.rank)
         self.step = self.samples = 0
         self.seconds = 0.0
+        self.changed: list[str] = []
         if config.compile and isinstance(model, Compilable):
             model.compile_layers()
         if (self.folder / "state.safetensors").exists():
             self._resume()
-        elif self.rank == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
+        if self.rank == 0:
+            write_json(self.folder / "config.json", config.to_dict())
         together.join(model, self.device)
 
     def run(self, *, minutes: float | None = None, save_every_s: float = 120.0, progress: bool = True) -> None:
@@ -111,7 +114,7 @@ class Trainer:
                 if together.any_wants(over, self.device):
                     break
         except KeyboardInterrupt:
-            tqdm.write("interrupted: saving the state", file=None)
+            tqdm.write("interrupted: saving the state", file=sys.stderr)
         finally:
             bar.close()
             self.save()
@@ -166,8 +169,16 @@ class Trainer:
         checkpoint.save(self.folder / "weights.safetensors", self.average.tensors, header)
 
     def _resume(self) -> None:
-        tensors, position = checkpoint.load(self.folder / "state.safetensors", str(self.device))
-        self.model.load_state_dict(_under(tensors, "model."))
+        file = self.folder / "state.safetensors"
+        tensors, position = checkpoint.load(file, str(self.device))
+        begun = position["config"]
+        self.changed = [name for name, value in self.config.to_dict().items() if begun.get(name, value) != value]
+        if "optimizer" in self.changed:
+            raise ValueError(
+                f"{str(file)!r} is of the optimizer {begun['optimizer']!r}, which {self.config.optimizer!r} cannot "
+                "continue; name its weights as initial in the configuration of another run"
+            )
+        checkpoint.fill(self.model, _under(tensors, "model."), file)
         self.average.tensors = _under(tensors, "average.")
         self.rng.set_state(tensors["rng"].cpu())
         self.optimizer.load_tensors(_under(tensors, "optimizer."))

@@ -158,7 +158,7 @@ def build_potential_trainer(config: TrainConfig, folder: str | Path, device: str
     model.reference.copy_(torch.from_numpy(fit_references(counts, data.train.energy)))
     model.trained.copy_(torch.from_numpy(counts.sum(0) > 0))
     if config.initial:
-        model.load_state_dict(checkpoint.load(config.initial)[0])
+        checkpoint.fill(model, checkpoint.load(config.initial)[0], config.initial)
     Path(folder).mkdir(parents=True, exist_ok=True)
     train = NeighborCache(data.train, model, Path(folder) / "pairs_train.npz")
     val = NeighborCache(data.val_labels, model, Path(folder) / "pairs_val.npz")

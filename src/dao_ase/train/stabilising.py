@@ -36,6 +36,8 @@ class HullBatches(LabelledBatches):
     def __init__(
         self, store: CrystalStore, *, unlabelled: float = 1.0, max_e_hull: float = 1.0, seed: int = 0, **settings: Any
     ) -> None:
+        if LABEL not in store.labels:
+            raise ValueError(f"{str(store.path)!r} has no label {LABEL}, which the stability model learns")
         energies = store.labels[LABEL].astype(np.float32)
         energies[energies > max_e_hull] = np.nan
         lucky = np.random.Generator(np.random.PCG64(seed)).random(len(store)) < unlabelled

@@ -47,7 +47,7 @@ def _generation(config: TrainConfig, folder: str | Path, device: str, options: d
         tensors = checkpoint.load(config.initial)[0]
         if denoiser.config.kinds:  # weights that were trained without kinds take all for stable, until they learn
             tensors.setdefault("kind.weight", torch.zeros_like(denoiser.kind.weight))
-        denoiser.load_state_dict(tensors)
+        checkpoint.fill(denoiser, tensors, config.initial)
     else:
         everything = store.batch(np.arange(len(store)))
         denoiser.fit_lattice(everything.lattice, everything.num_atoms)
@@ -75,7 +75,8 @@ def _stability(config: TrainConfig, folder: str | Path, device: str, options: di
     model.fit_energies(batches.known)
     if config.initial:
         tensors, initial = checkpoint.load(config.initial)
-        (model.denoiser if initial.get("model") == "denoiser" else model).load_state_dict(tensors)
+        begun = model.denoiser if initial.get("model") == "denoiser" else model
+        checkpoint.fill(begun, tensors, config.initial)
     else:
         everything = store.batch(np.arange(len(store)))
         model.denoiser.fit_lattice(everything.lattice, everything.num_atoms)
