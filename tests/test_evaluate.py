@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,21 @@ def test_oxidation_states_do_not_matter():
 def test_a_thread_may_evaluate():
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(evaluate, [SALT], [SALT], workers=1).result().match_rate == 1
+
+
+def test_the_worker_of_a_pool_may_evaluate():
+    with get_context("spawn").Pool(1) as pool:  # its workers may have none of their own
+        assert pool.apply(evaluate, ([SALT, CLASH], [SALT, SALT])).match_rate == 0.5
+
+
+def test_what_cannot_be_compared_is_named():
+    alloy = Structure(Lattice.cubic(3), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
+    for predicted, reference in (([SALT, SALT], [SALT, alloy]), ([SALT, [SALT, alloy]], [SALT, SALT])):
+        with pytest.raises(ValueError, match=r"reference 1 .* has partly occupied sites"):
+            evaluate(predicted, reference, workers=1)
+    for timeout in (0, -1):
+        with pytest.raises(ValueError, match=f"timeout is {timeout} s"):
+            evaluate([SALT], [SALT], timeout=timeout)
 
 
 def test_a_script_without_a_main_guard_may_evaluate(tmp_path):

@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,7 +111,8 @@ def evaluate(
 ) -> Report:
     """How well predictions match: one structure for each reference, or a list of samples for each.
 
-    Matched in ``workers`` processes, by default one for each core; a pair slower than ``timeout`` s is no match.
+    Matched in ``workers`` processes, by default one for each core, or in this one where it is a worker of a pool that may
+    not have any; a pair slower than ``timeout`` s is no match.
 
     >>> from pymatgen.core import Lattice, Structure
     >>> salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
@@ -135,6 +136,12 @@ def compare(
     """Matches each reference with its own predictions, and with those of its polymorphs."""
     if len(predicted) != len(reference):
         raise ValueError(f"{len(predicted)} lists of predictions for {len(reference)} references")
+    for place, (guesses, truth) in enumerate(zip(predicted, reference, strict=True)):
+        if not all(one.is_ordered for one in (truth, *guesses)):
+            raise ValueError(
+                f"reference {place} ({truth.composition.reduced_formula}) or a prediction of it has partly occupied sites; "
+                "give ordered structures"
+            )
     compositions = [truth.composition.element_composition.reduced_formula for truth in reference]
     alike: dict[str, list[int]] = {}
     for index, composition in enumerate(compositions):
@@ -161,7 +168,10 @@ def match_all(
     on_pair: Callable[[], None] | None = None,
 ) -> Iterator[PairResult]:
     """The result of each (prediction, reference), in order; a pair slower than ``timeout`` s is no match."""
-    workers = min(workers or os.cpu_count() or 1, len(pairs))
+    if not timeout > 0:
+        raise ValueError(f"timeout is {timeout} s; it must be above 0")
+    most = 1 if current_process().daemon else os.cpu_count() or 1  # a daemon must not have processes of its own
+    workers = min(workers or most, len(pairs))
     jobs = [(predicted, reference, timeout) for predicted, reference in pairs]
     if workers <= 1:
         yield from _reported(map(_match_within, jobs), on_pair)
