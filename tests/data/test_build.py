@@ -122,6 +122,13 @@ def test_same_build_is_done_once_and_another_is_refused(tmp_path):
         build([open_source(source)], tmp_path / "store", BuildRules())
 
 
+def test_a_build_that_keeps_nothing_leaves_nothing_to_resume(tmp_path):
+    source = write_npz(tmp_path / "a.npz", CRYSTALS)
+    with pytest.raises(ValueError, match="none of the 4 crystals"):
+        build([open_source(source)], tmp_path / "store", BuildRules(min_atoms=29))
+    assert not list((tmp_path / "store").iterdir())
+
+
 def test_a_build_that_fails_resumes(tmp_path, monkeypatch):
     """A full disk in the last step: nothing is readable, what was read is not read again, the second run finishes."""
     source = write_npz(tmp_path / "a.npz", CRYSTALS)

@@ -89,6 +89,7 @@ def build(sources: Sequence[Source], path: str | Path, rules: BuildRules, worker
         "left out": dict(Counter(entry["rule"] for entry in left_out).most_common()),
     }
     if not len(chosen):
+        shutil.rmtree(work)
         raise ValueError(f"none of the {counts['read']} crystals can be kept: {counts['left out']}")
     _finish(path, selection, left_out, {"key": key, **plan, "counts": counts})
     shutil.rmtree(work)
