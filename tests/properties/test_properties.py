@@ -205,6 +205,9 @@ def test_crystals_that_cannot_be_learnt_are_named_before_any_training():
         DAOPredictor.fit([*crystals, bulk("Og", "fcc", a=5)], range(17))
     with pytest.raises(ValueError, match=r"values have the shape \(16, 1\); each crystal needs one number"):
         DAOPredictor.fit(crystals, np.ones((16, 1)))
+    for folds, seed in ((1, 0), (0, 0), (5, -1)):
+        with pytest.raises(ValueError, match=f"folds is {folds} and seed {seed}; give"):
+            DAOPredictor.fit(crystals, range(16), folds=folds, seed=seed)
 
 
 def line(**entry) -> str:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from dao_ase.calculator import load_potential
+from dao_ase.cells import whole_number
 from dao_ase.composition import reduced_key
 from dao_ase.convert import from_atoms, from_structures
 from dao_ase.crystals import Crystals
@@ -76,6 +77,8 @@ class DAOPredictor:
         ``log`` learns the natural logarithm, ``extensive`` the value per atom, ``trunk="full"`` trains all of DAO-P.
         Folds are made by formula.
         """
+        if whole_number("folds", folds) < 2 or whole_number("seed", seed) < 0:
+            raise ValueError(f"folds is {folds} and seed {seed}; give at least 2 folds, and a seed of zero or more")
         batch = as_batch(crystals)
         if len(batch) != len(values):
             raise ValueError(f"{len(batch)} crystals but {len(values)} values; each crystal needs one")
