@@ -11,7 +11,7 @@ import dao_ase.data.label as label_module
 from crystals import write_npz
 from dao_ase.cli import main
 from dao_ase.data.build import BuildRules, build
-from dao_ase.data.label import Distortion, Label, LabelRules, ase_teacher, chgnet_teacher, label_store
+from dao_ase.data.label import Distortion, Label, LabelRules, ase_teacher, chgnet_teacher, find_teacher, label_store
 from dao_ase.data.sources import open_source
 
 METALS = {name: Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), [name], [[0, 0, 0]]) for name, a in
@@ -107,6 +107,33 @@ def test_what_a_calculator_cannot_do_stops_nothing(tmp_path):
 
 
 @pytest.mark.slow
+def test_crystals_that_are_refused_spoil_no_other():
+    salt, copper = (
+        Atoms(f"{kind}2", positions=[[0, 0, 0], [2, 2, 2]], cell=[4] * 3, pbc=True) for kind in ("Na", "Cu")
+    )
+    found = ase_teacher(EMT())([salt, salt.copy(), copper, salt.copy(), copper.copy()])  # EMT keeps what it refuses
+    assert [label is None for label in found] == [True, True, False, True, False]
+    assert found[2].energy_per_atom == found[4].energy_per_atom
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nobody", "there is no calculator 'nobody'"),
+        ("json:loads", "there is no 'loads' to call in a module 'json'"),
+        ("os:getpid", "os:getpid makes [0-9]+, no calculator of ASE"),
+    ],
+)
+def test_teachers_that_are_none_are_named(name, reason):
+    with pytest.raises(ValueError, match=reason):
+        find_teacher(name)
+
+
+def test_a_calculator_of_this_package_may_teach():
+    (label,) = find_teacher("dao")([Atoms("Cu", cell=np.full((3, 3), 1.8) - 1.8 * np.eye(3), pbc=True)])
+    assert np.isfinite(label.energy_per_atom)
+
+
 def test_processes_make_the_same_file(store, tmp_path, monkeypatch):
     monkeypatch.setattr(label_module, "PART", 4)
     for workers in (1, 2):

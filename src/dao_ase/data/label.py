@@ -100,6 +100,7 @@ def find_teacher(name: str) -> Teacher:
         return chgnet_teacher()
     if ":" in name:
         return ase_teacher(_made_by(*name.split(":", 1)))
+    import ase.io  # noqa: F401 (its import makes the calculators of other packages known, "dao" among them)
     from ase.calculators.calculator import get_calculator_class
 
     try:
@@ -115,9 +116,12 @@ def _made_by(module: str, maker: str) -> Calculator:
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        return getattr(importlib.import_module(module), maker)()
-    except (ImportError, AttributeError) as error:
+        made = getattr(importlib.import_module(module), maker)()
+    except (ImportError, AttributeError, TypeError) as error:
         raise ValueError(f"there is no {maker!r} to call in a module {module!r}: {error}") from error
+    if not hasattr(made, "get_potential_energy"):
+        raise ValueError(f"{module}:{maker} makes {made!r}, no calculator of ASE")
+    return made
 
 
 def ase_teacher(calculator: Calculator) -> Teacher:
@@ -130,6 +134,7 @@ def ase_teacher(calculator: Calculator) -> Teacher:
             return Label(atoms.get_potential_energy() / len(atoms), atoms.get_forces(), atoms.get_stress(voigt=False))
         except (CalculatorError, ValueError, NotImplementedError, ArithmeticError) as error:
             logger.info("%s is left out: %s", atoms.get_chemical_formula(), error)
+            calculator.reset()  # it may have noted atoms that it then refused, and take the next for those moved
             return None
 
     return lambda frames: [label(atoms) for atoms in frames]
