@@ -140,6 +140,7 @@ def test_what_has_no_energy_is_refused_with_the_reason(atoms, reason):
         ({"skin": -1.0}, "negative"),
         ({"skin": float("nan")}, "negative"),
         ({"device": "abacus"}, "device 'abacus' is none that torch knows"),
+        ({"device": "mps"}, "device 'mps' is none that dao-ase computes on"),
     ],
 )
 def test_bad_settings_are_refused(settings, reason):
@@ -154,6 +155,13 @@ def test_a_gpu_that_is_not_there_is_named():
     for make in (DAOCalculator, load_potential):
         with pytest.raises(ValueError, match="device 'cuda' cannot be used: torch sees no GPU here"):
             make(device="cuda")
+
+
+def test_devices_of_torch_are_devices():
+    calculator = DAOCalculator(MODEL, device=torch.device("cpu"))
+    calculator.set(device=torch.device("cpu"))
+    assert calculator.parameters["device"] == "cpu"  # and not an object that JSON cannot hold
+    assert load_potential(device=torch.device("cpu")).reference.device.type == "cpu"
 
 
 def test_settings_that_are_changed_count():

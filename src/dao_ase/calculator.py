@@ -29,8 +29,8 @@ def save_potential(path: str | Path, model: Potential, header: Mapping[str, Any]
     checkpoint.save(path, model.state_dict(), {**(header or {}), **model.header()})
 
 
-def usable_device(name: str | None = None) -> str:
-    """The device of this name if torch can compute there; without a name CUDA where there is any, else the processor.
+def usable_device(name: str | torch.device | None = None) -> str:
+    """The name of this device if DAO can compute there; without a name CUDA where there is any, else the processor.
 
     >>> usable_device("cpu")
     'cpu'
@@ -41,6 +41,9 @@ def usable_device(name: str | None = None) -> str:
         kind = torch.device(name).type
     except RuntimeError as error:
         raise ValueError(f"device {name!r} is none that torch knows; give 'cpu' or 'cuda'") from error
+    name = str(name)
+    if kind not in ("cpu", "cuda"):  # mps, for one, has no float64, in which positions are
+        raise ValueError(f"device {name!r} is none that dao-ase computes on; give 'cpu' or 'cuda'")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"device {name!r} cannot be used: torch sees no GPU here (dao-ase doctor says more); give 'cpu'"
@@ -48,7 +51,9 @@ def usable_device(name: str | None = None) -> str:
     return name
 
 
-def load_potential(path: str | Path | None = None, device: str = "cpu", dtype: str = "float32") -> Potential:
+def load_potential(
+    path: str | Path | None = None, device: str | torch.device = "cpu", dtype: str = "float32"
+) -> Potential:
     """The potential in a weight file; without a path, the one installed with the package.
 
     >>> load_potential().config.layers
@@ -89,7 +94,7 @@ class DAOCalculator(Calculator):
         self,
         model: Potential | str | Path | None = None,
         *,
-        device: str | None = None,
+        device: str | torch.device | None = None,
         dtype: str = "float32",
         skin: float = 0.5,
         stress_weight: float | None = None,
@@ -112,7 +117,9 @@ class DAOCalculator(Calculator):
         self._layout: Layout | None = None
         self._kind: tuple[bytes, bytes] = (b"", b"")
         super().__init__()
-        self.parameters.update(model=None if name is None else str(name), device=device, dtype=dtype, skin=skin)
+        self.parameters.update(
+            model=None if name is None else str(name), device=None if device is None else place, dtype=dtype, skin=skin
+        )
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, **settings: Any) -> DAOCalculator:
@@ -127,6 +134,8 @@ class DAOCalculator(Calculator):
         wanted = {**self.parameters, **settings}
         _refuse_settings(wanted["dtype"], wanted["skin"])
         place = usable_device(wanted["device"])
+        if settings.get("device") is not None:
+            settings["device"] = place
         changed = super().set(**settings)
         if changed:
             self.model.to(place, DTYPES[wanted["dtype"]])

@@ -42,7 +42,7 @@ class DAOModel(ModelInterface):
         skin: float = 0.5,
     ) -> None:
         super().__init__()
-        self._device = torch.device(usable_device(None if device is None else str(device)))
+        self._device = torch.device(usable_device(device))
         self._dtype = torch.float64
         self._compute_stress = self._compute_forces = True
         if isinstance(model, Potential):
