@@ -171,6 +171,13 @@ def test_out_of_steps_says_so_and_keeps_the_best():
     assert one(COPPER, steps=0).steps == 0
 
 
+def test_the_reason_speaks_of_the_geometry_that_is_given_back():
+    dense = rattled(bulk("Cu", cubic=True, a=2.9), 0.1)
+    for steps in (11, 12, 13):  # uphill: the best geometry is an earlier one
+        result = one(dense, fmax=1e-6, steps=steps)
+        assert f"the largest force is {result.final.max_force:.3g} eV/Å" in result.reason
+
+
 def test_symmetry_is_kept():
     atoms = HCP.copy()
     atoms.set_cell(atoms.cell.array * 1.07, scale_atoms=True)

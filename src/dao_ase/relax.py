@@ -212,10 +212,11 @@ class _Path:
             self.best = frame
             return "converged"
         if self.taken == self.settings.steps:
-            virial = np.sqrt((force[-3:] ** 2).sum(1).max())
+            best = self.best  # the geometry that is given back, often not this one
+            virial = np.sqrt((self._force(best)[-3:] ** 2).sum(1).max())
             of_the_cell = f", that on the cell {virial:.3g} eV an atom" if virial >= self.settings.fmax else ""
             return (
-                f"not converged after {self.taken} steps: the largest force is {frame.max_force:.3g} eV/Å{of_the_cell}"
+                f"not converged after {self.taken} steps: the largest force is {best.max_force:.3g} eV/Å{of_the_cell}"
             )
         self._move(self._fire(force))
         self.taken += 1
