@@ -9,6 +9,7 @@ from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
 from ase.io import read, write
 from click.testing import CliRunner
+from monty.serialization import dumpfn
 from pymatgen.core import Structure
 
 from dao_ase import relax as relaxation
@@ -199,3 +200,13 @@ def test_structures_as_pymatgen_writes_them_and_folders(folder):
     done = run(folder, "energy", folder / "one.json", folder / "some", folder / "plain", "--json")
     assert [row["formula"] for row in json.loads(done.stdout)] == ["Cu"]
     assert "is a folder" in done.stderr and "usual ending" in done.stderr
+
+
+def test_a_structure_that_is_refused_leaves_the_others_of_its_file(folder):
+    good, mixed = Structure.from_file(folder / "copper.cif"), Structure.from_file(folder / "copper.cif")
+    mixed.replace_species({"Cu": {"Cu": 0.5, "Au": 0.5}})
+    dumpfn([good, mixed, good], folder / "many.json")
+    done = run(folder, "energy", folder / "many.json", "--json")
+    assert done.exit_code == 1
+    assert [row["formula"] for row in json.loads(done.stdout)] == ["Cu", "Cu"]
+    assert "many.json, structure 2 of 3: the structure (Cu0.5Au0.5) has partly occupied sites" in done.stderr

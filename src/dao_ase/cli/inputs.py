@@ -63,7 +63,8 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                frames = _pymatgen_frames(path) or _ase_frames(path)
+                frames, refused = _pymatgen_frames(path)
+                frames = frames or ([] if refused else _ase_frames(path))
         except FileNotFoundError:
             problems.append(f"{path}: there is no such file")
             continue
@@ -78,7 +79,8 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
         except Exception as error:  # ASE's readers raise whatever their format's parser raises
             problems.append(f"{path}: not a structure file that ASE reads: {str(error) or type(error).__name__}")
             continue
-        if not frames:
+        problems += refused
+        if not frames and not refused:
             problems.append(f"{path}: holds no structure")
         partial = [name for name, atoms in _named(path, frames) if is_partly_occupied(atoms)]
         problems += [f"{name}: sites are partly occupied; give an ordered structure" for name in partial]
@@ -135,10 +137,10 @@ def _refuse_closed(folder: Path) -> None:
                 one.rmdir()
 
 
-def _pymatgen_frames(path: Path) -> list[Atoms]:
-    """The structures of a JSON file of pymatgen's, one or a list; none where the file is another thing."""
+def _pymatgen_frames(path: Path) -> tuple[list[Atoms], list[str]]:
+    """The structures of a JSON file of pymatgen's, one or a list, and why others are none; neither of another file."""
     if not path.name.endswith((".json", ".json.gz")):
-        return []
+        return [], []
     from monty.serialization import loadfn
     from pymatgen.core import Structure
 
@@ -147,9 +149,17 @@ def _pymatgen_frames(path: Path) -> list[Atoms]:
     try:
         found = loadfn(path)
     except (OSError, ValueError):  # ASE's reader says what is wrong with it
-        return []
-    structures = found if isinstance(found, list) else [found]
-    return [atoms_from_structure(one) for one in structures if isinstance(one, Structure)]
+        return [], []
+    entries = found if isinstance(found, list) else [found]
+    structures = {place: one for place, one in enumerate(entries) if isinstance(one, Structure)}
+    frames: list[Atoms] = []
+    refused: list[str] = []
+    for place, one in structures.items():
+        try:
+            frames.append(atoms_from_structure(one))
+        except ValueError as error:
+            refused.append(f"{path}, structure {place + 1} of {len(entries)}: {error}")
+    return frames, refused
 
 
 def _ase_frames(path: Path) -> list[Atoms]:
