@@ -86,6 +86,16 @@ def test_dynamics_go_on_where_they_stopped(folder, monkeypatch):
     assert "other settings (temperature 200.0)" in other.output
 
 
+def test_dynamics_that_are_interrupted_at_once_say_so(folder, monkeypatch):
+    def stopping(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dynamics, "run_dynamics", stopping)
+    stopped = run("md", "salt.cif", "--steps", 10)
+    assert stopped.exit_code == 1
+    assert stopped.stderr.strip().endswith("interrupted: the same command continues")
+
+
 def test_a_molecule_moves_but_has_no_bulk_modulus(folder):
     done = run("md", "water.xyz", "--steps", 10)
     assert done.exit_code == 0, done.output
@@ -109,6 +119,7 @@ def test_a_molecule_moves_but_has_no_bulk_modulus(folder):
         (["md", "salt.cif", "--steps", 15], "not a multiple"),
         (["md", "salt.cif", "--pressure", 2], "needs the ensemble npt"),
         (["md", "salt.cif", "--supercell", 0, 1, 1], "three positive whole numbers"),
+        (["md", "water.xyz", "--supercell", 2, 1, 1], "Cannot repeat along undefined lattice vector"),
         (["md", "salt.cif", "--model", "no.safetensors"], "no weight file"),
     ],
 )

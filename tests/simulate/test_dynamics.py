@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.constraints import FixAtoms
 
 from dao_ase.calculator import DAOCalculator
 from dao_ase.simulate.dynamics import BlowUpError, DynamicsSettings, read_dynamics, run_dynamics, summarise
@@ -69,6 +70,13 @@ def test_molecules_have_no_pressure_and_no_npt(tmp_path):
     assert summarise(seen, 3)["pressure"] is None
     with pytest.raises(ValueError, match="periodic in three directions"):
         run(tmp_path / "b.traj", 10, water, ensemble="npt")
+
+
+def test_a_barostat_takes_no_constraints(tmp_path):
+    held = ARGON.copy()
+    held.set_constraint(FixAtoms([0]))
+    with pytest.raises(ValueError, match="some atoms are constrained; npt moves all of them"):
+        run(tmp_path / "a.traj", 10, held, ensemble="npt")
 
 
 def test_blow_up_keeps_what_was_good(tmp_path):

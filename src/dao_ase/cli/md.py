@@ -53,9 +53,9 @@ def md(
     one = read_structure(file, index)
     if min(supercell) < 1:
         raise click.ClickException(f"the supercell {list(supercell)} is not three positive whole numbers")
-    atoms = one.atoms * supercell
     folder = results_folder(output, file, "md")
     try:
+        atoms = one.atoms * supercell
         settings = DynamicsSettings(ensemble, temperature, timestep, pressure, damping, interval, seed)
         calculator = DAOCalculator(model, device=device, dtype=dtype)
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,6 +83,8 @@ def _run(atoms: Atoms, calculator: Any, steps: int, folder: Path, settings: Dyna
                     bar.update(seen.step - bar.n)
                     bar.set_postfix_str(f"{seen.temperature:.0f} K, {seen.total / len(atoms):.4f} eV/atom")
         except KeyboardInterrupt:
+            if not (folder / "md.traj").exists():  # and there is nothing to write
+                raise click.ClickException(CONTINUES) from None
             return CONTINUES
         except BlowUpError as error:
             return f"{error}; the trajectory ends with the last good frame"

@@ -105,6 +105,8 @@ def run_dynamics(
     moving.calc = calculator
     if settings.ensemble == "npt" and not moving.pbc.all():
         raise ValueError(f"pbc is {moving.pbc.tolist()}; a pressure needs a cell that is periodic in three directions")
+    if settings.ensemble == "npt" and moving.constraints:
+        raise ValueError("some atoms are constrained; npt moves all of them: take nvt, or remove the constraints")
     moving.get_potential_energy()  # atoms that have none leave no file
     integrator = _integrator(moving, settings, max(done, 0))
     kept = ["energy", "forces", *(["stress"] if _volume(moving) else [])]
