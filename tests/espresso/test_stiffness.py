@@ -99,22 +99,22 @@ def test_labels_are_relative_to_rest_and_are_not_made_twice(store, program, tmp_
         )  # fmt: skip
 
     counts = label()
-    assert counts == {"crystals": 1, "frames": 9, "left out": 2}, "nickel may be magnetic, salt has no pseudopotential"
+    assert counts == {"crystals": 1, "frames": 12, "left out": 2}, "nickel may be magnetic, salt has no pseudopotential"
     assert program() == 6
     with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
         assert set(file["parent_id"]) == {"silicon"} and set(file["kind"]) == {KIND}
     frames = LabelledCrystals.load(tmp_path / "out.npz")
-    assert len(frames) == 9 and np.isnan(frames.energy).all()
-    np.testing.assert_allclose(frames.stress, 0, atol=1e-9)
-    whole, between = (frames.frac_coords.reshape(9, 2, 3)[k, 1] - frames.frac_coords[1] for k in (7, 8))
-    assert abs(whole).max() > 0.01, "an atom is moved"
-    np.testing.assert_allclose(between, BETWEEN * whole, atol=1e-6)
-    np.testing.assert_allclose(
-        frames.lattice[4] - frames.lattice[0], BETWEEN * (frames.lattice[3] - frames.lattice[0]), atol=1e-6
-    )
-    np.testing.assert_allclose(
-        frames.forces.reshape(9, 2, 3)[8], BETWEEN * frames.forces.reshape(9, 2, 3)[7], atol=1e-6
-    )
+    assert len(frames) == 12 and np.isnan(frames.energy).all()
+    np.testing.assert_allclose(frames.stress[:10], 0, atol=1e-9)
+    assert np.isnan(frames.stress[10:]).all(), "the stress at a part of a displacement is not known"
+    coords, forces = frames.frac_coords.reshape(12, 2, 3), frames.forces.reshape(12, 2, 3)
+    assert abs(coords[9] - coords[0]).max() > 0.01, "an atom is moved"
+    for part, stretched, moved in zip(BETWEEN, (4, 5), (10, 11), strict=True):
+        np.testing.assert_allclose(
+            frames.lattice[stretched] - frames.lattice[0], part * (frames.lattice[3] - frames.lattice[0]), atol=1e-6
+        )
+        np.testing.assert_allclose(coords[moved] - coords[0], part * (coords[9] - coords[0]), atol=1e-6)
+        np.testing.assert_allclose(forces[moved], part * forces[9], atol=1e-6)
     assert label() == counts and program() == 6
 
 
@@ -131,7 +131,7 @@ def test_command_says_what_is_missing(store, program, tmp_path, monkeypatch):
     wrong = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out.txt")])
     assert wrong.exit_code == 1 and ".npz" in wrong.output
     done = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out.npz")])
-    assert done.exit_code == 0 and "9 frames of 1 crystals" in done.output, done.output
+    assert done.exit_code == 0 and "12 frames of 1 crystals" in done.output, done.output
     monkeypatch.setenv("PATH", "/nowhere")
     none = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "other.npz")])
     assert none.exit_code == 1 and "pw.x is not on the PATH" in none.output
@@ -143,6 +143,6 @@ def test_of_gth_pseudopotentials_only_forces_are_kept(store, program, tmp_path):
     (tmp_path / "gth" / "Si.gth").write_text("Si GTH-PBE-q4, of CP2K\n14 4 0\n10 11 0 0 0 0\n0.44 1 -6.26928833\n0\n")
     output = tmp_path / "out.npz"
     counts = label_stiffness(store, output, tmp_path / "kept", pseudo_dirs=[tmp_path / "gth"], progress=False)
-    assert counts["frames"] == 3 and program() == 2, "at rest, moved and between"
+    assert counts["frames"] == 4 and program() == 2, "at rest, moved and between"
     frames = LabelledCrystals.load(output)
     assert np.isnan(frames.stress).all() and np.isfinite(frames.forces).all()

@@ -3,7 +3,7 @@
 What a potential learns from another one is as soft as its teacher. Crystals of one or two atoms are cheap enough for DFT
 itself: each is compressed and stretched, strained along the axes of its conventional cell, and one atom is moved out of
 its place, in an element from cell to cell. Phonons and elastic constants ask for still smaller steps, where the answer is
-linear: a frame between rest and each of the last three has a part of its forces and stress. Only forces and stresses are
+linear: frames between rest and each of the last three have a part of its forces and stress. Only forces and stresses are
 kept, the latter relative to that of the cell at rest, so that neither the volume nor the energy of another functional or
 pseudopotential enters.
 
@@ -45,8 +45,8 @@ STRETCH, SHEAR = 0.015, 0.02
 """Strain along z; engineering strain of y against z."""
 STEP = 0.08
 """Å by which an atom is moved along z."""
-BETWEEN = 1 / 3
-"""At this part of a stretch, a shear and a displacement the answer is taken to be this part of the whole one."""
+BETWEEN = (1 / 3, 1 / 10)
+"""At these parts of a stretch, a shear and a displacement the answer is taken to be this part of the whole one."""
 SUPERCELL = 8
 """Stored cells are reduced when they have up to so many times the atoms: many of elements are 2 x 2 x 2 primitive ones."""
 CUBIC = 195
@@ -236,18 +236,23 @@ def _label_crystal(
             logger.info("%s is left out: %.1f GPa at rest, so too few plane waves", formula, pressure)
         else:
             at_rest = at_rest if labelled else end.stress * (np.nan if only_forces else 1.0)
-            labelled.append(LabelledFrame(calculation.atoms, end.forces, end.stress - at_rest, parent))
+            whole = LabelledFrame(calculation.atoms, end.forces, end.stress - at_rest, parent)
+            labelled.append(whole)
             if number > len(VOLUMES):
-                labelled.append(_between(frames[0], labelled[-1]))
+                labelled += [_between(frames[0], whole, part) for part in BETWEEN]
         if not labelled:
             return []
     return labelled
 
 
-def _between(rest: Atoms, whole: LabelledFrame) -> LabelledFrame:
-    """A frame between rest and another, with that part of its forces and stress."""
+def _between(rest: Atoms, whole: LabelledFrame, part: float) -> LabelledFrame:
+    """A frame between rest and another, with ``part`` of its forces and, of a strained cell, its stress.
+
+    Of a moved atom the stress is not known: where the atom sits at a centre of symmetry it goes with the square.
+    """
     atoms = whole.atoms.copy()
     start = rest.repeat((1, 1, len(atoms) // len(rest)))
-    atoms.set_cell(start.cell.array + BETWEEN * (atoms.cell.array - start.cell.array))
-    atoms.positions = start.positions + BETWEEN * (whole.atoms.positions - start.positions)
-    return LabelledFrame(atoms, BETWEEN * whole.forces, BETWEEN * whole.stress, whole.parent)
+    is_strained = not np.allclose(atoms.cell.array, start.cell.array)
+    atoms.set_cell(start.cell.array + part * (atoms.cell.array - start.cell.array))
+    atoms.positions = start.positions + part * (whole.atoms.positions - start.positions)
+    return LabelledFrame(atoms, part * whole.forces, whole.stress * (part if is_strained else np.nan), whole.parent)
