@@ -16,7 +16,15 @@ from dao_ase.cli import main
 from dao_ase.data.build import BuildRules, build
 from dao_ase.data.sources import open_source
 from dao_ase.espresso.labels import KIND
-from dao_ase.espresso.stiffness import BETWEEN, STEP, StiffnessRules, _chosen, is_insulator, label_stiffness, strained_frames
+from dao_ase.espresso.stiffness import (
+    BETWEEN,
+    STEP,
+    StiffnessRules,
+    _chosen,
+    is_insulator,
+    label_stiffness,
+    strained_frames,
+)
 from dao_ase.symmetry import space_group_number
 from dao_ase.train.labelled import LabelledCrystals
 from pseudo import write_upf
@@ -132,6 +140,8 @@ def test_command_says_what_is_missing(store, program, tmp_path, monkeypatch):
     assert wrong.exit_code == 1 and ".npz" in wrong.output
     done = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out.npz")])
     assert done.exit_code == 0 and "12 frames of 1 crystals" in done.output, done.output
+    nothing = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "nothing.npz"), "--max-cutoff", "20"])
+    assert nothing.exit_code == 1 and "0 frames of 0 crystals, 3 left out" in nothing.output
     monkeypatch.setenv("PATH", "/nowhere")
     none = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "other.npz")])
     assert none.exit_code == 1 and "pw.x is not on the PATH" in none.output

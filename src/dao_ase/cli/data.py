@@ -151,9 +151,8 @@ def label(
             counts = label_store(CrystalStore.open(store), teacher, output, rules, workers=workers)
     except (ImportError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(json.dumps(counts) if as_json else f"{counts['kept']} frames in {output}, {counts['left out']} left out")
-    if counts["left out"] and not as_json:
-        click.echo(f"left out: no label from the teacher, or a force above {rules.max_force:g} eV/Å", err=True)
+    reasons = f"no label from the teacher, or a force above {rules.max_force:g} eV/Å"
+    _report_labels(counts, counts["kept"], "frames", output, reasons, as_json)
 
 
 @data.command()
@@ -202,15 +201,8 @@ def stiffness(
             counts = label_stiffness(CrystalStore.open(store), output, folder, rules, pseudo_dirs=pseudo_dir)
     except (OSError, ValueError, EspressoError) as error:
         raise click.ClickException(str(error)) from error
-    if as_json:
-        click.echo(json.dumps(counts))
-        return
-    click.echo(f"{counts['frames']} frames of {counts['crystals']} crystals in {output}, {counts['left out']} left out")
-    if counts["left out"]:
-        click.echo(
-            "left out: magnetic or noble, no pseudopotential, one that needs more plane waves, or no convergence",
-            err=True,
-        )
+    reasons = "magnetic or noble, no pseudopotential, one that needs more plane waves, or no convergence"
+    _report_labels(counts, counts["frames"], f"frames of {counts['crystals']} crystals", output, reasons, as_json)
 
 
 @data.command("close-pairs")
@@ -254,12 +246,8 @@ def close_pairs(
             counts = label_close_pairs(output, folder, rules, store=crystals, pseudo_dirs=pseudo_dir)
     except (OSError, ValueError, EspressoError) as error:
         raise click.ClickException(str(error)) from error
-    if as_json:
-        click.echo(json.dumps(counts))
-        return
-    click.echo(f"{counts['frames']} frames of {counts['cells']} cells in {output}, {counts['left out']} left out")
-    if counts["left out"]:
-        click.echo("left out: no pseudopotential, or no convergence", err=True)
+    reasons = "no pseudopotential, or no convergence"
+    _report_labels(counts, counts["frames"], f"frames of {counts['cells']} cells", output, reasons, as_json)
 
 
 @data.command()
@@ -336,3 +324,13 @@ def draw(
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{count} crystals in {output}")
+
+
+def _report_labels(counts: dict[str, int], kept: int, what: str, output: Path, reasons: str, as_json: bool) -> None:
+    """What came of a labelling, and for what reasons something is missing; exit code 1 where all of it is."""
+    where = f" in {output}" if kept else ""
+    click.echo(json.dumps(counts) if as_json else f"{kept} {what}{where}, {counts['left out']} left out")
+    if counts["left out"] and not as_json:
+        click.echo(f"left out: {reasons}", err=True)
+    if not kept:
+        raise click.exceptions.Exit(1)

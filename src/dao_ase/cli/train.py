@@ -44,7 +44,7 @@ def train(
         if trainer.step >= total:
             click.echo(f"{folder} is complete: {trainer.step} steps", err=True)
             continue
-        if trainer.step:
+        if trainer.step and trainer.rank == 0:
             other = f", with other {', '.join(trainer.changed)} than before" if trainer.changed else ""
             click.echo(f"continuing {folder} at step {trainer.step} of {total}{other}", err=True)
         trainer.run(minutes=left)

@@ -66,13 +66,14 @@ UNSTATED = 125.0
 class StiffnessRules:
     """Which crystals are taken, and how pw.x is run: without spin, so not for elements that may carry moments.
 
-    Atoms are counted in the primitive cell, and ``formulas`` (reduced) leaves out all others and says the order. Spacings of
-    k-points in 1/Å with the factor 2π, smearing in Ry, formation energy in eV/atom. With less smearing than ``degauss_metal``
-    aluminium's shear stress is not converged even on a grid of 14³ (0.03 Ry: -1 GPa, 24 at this one and on finer grids).
-    Differences of stresses need no more than ``cutoff_share`` of the cutoff that a pseudopotential states (GaAs, germanium
-    and GaP within 5 %), oxides, fluorides and metals of the d block 0.8 of it; what needs more than ``max_cutoff`` (Ry) is
-    left out. So is a crystal whose pressure at rest is above ``max_pressure`` (GPa): too few plane waves show there first,
-    and are a tenth of the differences at this pressure (NaF).
+    Atoms are counted in the primitive cell, and ``formulas`` (reduced) leaves out all others and says the order.
+    Spacings of k-points in 1/Å with the factor 2π, smearing in Ry, formation energy in eV/atom. With less smearing
+    than ``degauss_metal`` aluminium's shear stress is not converged even on a grid of 14³ (0.03 Ry: -1 GPa, 24 at
+    this one and on finer grids). Differences of stresses need no more than ``cutoff_share`` of the cutoff that a
+    pseudopotential states (GaAs, germanium and GaP within 5 %), oxides, fluorides and metals of the d block 0.8 of
+    it; what needs more than ``max_cutoff`` (Ry) is left out. So is a crystal whose pressure at rest is above
+    ``max_pressure`` (GPa): too few plane waves show there first, and are a tenth of the differences at this pressure
+    (NaF).
     """
 
     max_atoms: int = 2
