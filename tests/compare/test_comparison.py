@@ -19,7 +19,7 @@ from dao_ase.compare.tasks import Crystal, polymorphs
 from dao_ase.espresso import pseudopotentials
 from dao_ase.espresso.running import Machine
 from dao_ase.radii import COVALENT_RADII
-from pseudo import write_upf
+from pseudo import LIST, write_upf
 
 PRINTED = Path(__file__).parent.parent / "espresso" / "printed"
 EMT = "ase.calculators.emt:EMT"
@@ -79,6 +79,13 @@ def test_pressure_that_is_left_is_a_remark(folder, monkeypatch):
     monkeypatch.setattr(espresso_method, "ENOUGH", 0.001)
     report = compare_all([Crystal("silicon", bulk("Si", a=5.6))], settings(folder, "vc-relax"))
     assert "GPa are left at the end; ecutwfc is too low" in report["remarks"][0]
+
+
+def test_gth_pseudopotentials_are_a_remark(folder):
+    (folder / "upf" / "Si.UPF").unlink()
+    (folder / "upf" / "GTH_POTENTIALS").write_text(LIST)
+    (remark,) = compare_all([SILICON], settings(folder, "scf"))["remarks"]
+    assert remark.startswith("Si_GTH-PBE-q4.gth is a GTH pseudopotential") and "trust neither its stresses" in remark
 
 
 def test_equation_of_state_of_a_peer(folder):

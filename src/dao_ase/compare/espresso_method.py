@@ -25,6 +25,10 @@ LEAST = 1.0
 """Seconds for which it is not worth while to start pw.x."""
 ENOUGH = 1.0
 """GPa. With enough plane waves less is left when those of the start are replaced by those of the end."""
+WRONG_STRESS = (
+    "is a GTH pseudopotential, with which pw.x's stress is not the derivative of its energy: trust neither its stresses nor "
+    "cells that it relaxed, and take the volume from an equation of state"
+)
 TOO_LOW = "ecutwfc is too low for stresses, so take the volume from an equation of state"
 
 
@@ -93,6 +97,7 @@ class Espresso:
             raise
         self.used |= pseudopotentials
         self.remarks |= dict.fromkeys(self._low_cutoffs(pseudopotentials.values()))
+        self.remarks |= {f"{one.name} {WRONG_STRESS}": None for one in pseudopotentials.values() if one.is_gth}
         calculation = Calculation(atoms, task, self.preset, pseudopotentials, self.extra, grid)
         result = self._known_or_run(calculation, limit)
         self.inputs[calculation.name] = (result.folder / "espresso.pwi").read_text(encoding="utf-8")
