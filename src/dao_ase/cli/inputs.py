@@ -40,10 +40,11 @@ class PictureFile(click.Path):
 
 @dataclass(frozen=True)
 class Input:
-    """One structure of one file."""
+    """One structure of one file, and its place among those of the file."""
 
     name: str
     atoms: Atoms
+    place: int = 0
 
 
 def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
@@ -64,7 +65,8 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 frames, refused = _pymatgen_frames(path)
-                frames = frames or ([] if refused else _ase_frames(path))
+                if not frames and not refused:
+                    frames, refused = _ase_frames(path)
         except FileNotFoundError:
             problems.append(f"{path}: there is no such file")
             continue
@@ -82,9 +84,12 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
         problems += refused
         if not frames and not refused:
             problems.append(f"{path}: holds no structure")
-        partial = [name for name, atoms in _named(path, frames) if is_partly_occupied(atoms)]
-        problems += [f"{name}: sites are partly occupied; give an ordered structure" for name in partial]
-        inputs += [Input(name, atoms) for name, atoms in _named(path, frames) if name not in partial]
+        for place, atoms in frames.items():
+            name = str(path) if len(frames) + len(refused) == 1 else f"{path}#{place}"
+            if is_partly_occupied(atoms):
+                problems.append(f"{name}: sites are partly occupied; give an ordered structure")
+            else:
+                inputs.append(Input(name, atoms, place))
     return inputs, problems
 
 
@@ -97,10 +102,11 @@ def read_structure(path: Path, index: int | None = None) -> Input:
         if len(inputs) > 1:
             raise click.ClickException(f"{path}: holds {len(inputs)} structures; choose one with --index")
         return inputs[0]
-    try:
-        return inputs[index]
-    except IndexError as error:
-        raise click.ClickException(f"{path}: has no structure {index}; it holds {len(inputs)}") from error
+    places = {one.place: one for one in inputs}
+    wanted = index if index >= 0 else index + max(places) + 1
+    if wanted not in places:
+        raise click.ClickException("\n".join([*problems, f"{path}: has no structure {index}; it holds {len(inputs)}"]))
+    return places[wanted]
 
 
 def read_crystal(path: Path, index: int | None = None) -> tuple[Input, Crystals]:
@@ -137,10 +143,11 @@ def _refuse_closed(folder: Path) -> None:
                 one.rmdir()
 
 
-def _pymatgen_frames(path: Path) -> tuple[list[Atoms], list[str]]:
-    """The structures of a JSON file of pymatgen's, one or a list, and why others are none; neither of another file."""
+def _pymatgen_frames(path: Path) -> tuple[dict[int, Atoms], list[str]]:
+    """The structures of a JSON file of pymatgen's, one or a list, by place, and why others are none; neither of another
+    file."""
     if not path.name.endswith((".json", ".json.gz")):
-        return [], []
+        return {}, []
     from monty.serialization import loadfn
     from pymatgen.core import Structure
 
@@ -149,31 +156,56 @@ def _pymatgen_frames(path: Path) -> tuple[list[Atoms], list[str]]:
     try:
         found = loadfn(path)
     except (OSError, ValueError):  # ASE's reader says what is wrong with it
-        return [], []
+        return {}, []
     entries = found if isinstance(found, list) else [found]
-    structures = {place: one for place, one in enumerate(entries) if isinstance(one, Structure)}
-    frames: list[Atoms] = []
+    frames: dict[int, Atoms] = {}
     refused: list[str] = []
-    for place, one in structures.items():
+    for place, one in enumerate(entries):
+        if not isinstance(one, Structure):
+            continue
         try:
-            frames.append(atoms_from_structure(one))
+            frames[place] = atoms_from_structure(one)
         except ValueError as error:
             refused.append(f"{path}, structure {place + 1} of {len(entries)}: {error}")
     return frames, refused
 
 
-def _ase_frames(path: Path) -> list[Atoms]:
-    """The structures of a file, or those that ASE's ``file@index`` chooses."""
+def _ase_frames(path: Path) -> tuple[dict[int, Atoms], list[str]]:
+    """The structures of a file, or those that ASE's ``file@index`` chooses, by place; and of an XYZ file that cannot be read
+    as a whole those that can, and why others are none."""
     from ase.io import read
     from ase.io.formats import parse_filename
 
     name, chosen = (str(path), None) if path.exists() else parse_filename(str(path), None)
-    found = read(name, index=":" if chosen is None else chosen)
-    return found if isinstance(found, list) else [found]
+    try:
+        found = read(name, index=":" if chosen is None else chosen)
+    except Exception:  # as above
+        frames, refused = _xyz_frames(path)
+        if not frames:
+            raise
+        return frames, refused
+    return dict(enumerate(found if isinstance(found, list) else [found])), []
 
 
-def _named(path: Path, frames: Sequence[Atoms]) -> list[tuple[str, Atoms]]:
-    return [(str(path) if len(frames) == 1 else f"{path}#{frame}", atoms) for frame, atoms in enumerate(frames)]
+def _xyz_frames(path: Path) -> tuple[dict[int, Atoms], list[str]]:
+    """The frames of an XYZ file that are whole, by place, and why others are none; neither of another file."""
+    from io import StringIO
+
+    from ase.io import read
+
+    from dao_ase.data.files import XYZ, AseSource
+    from dao_ase.data.reading import ending
+
+    frames: dict[int, Atoms] = {}
+    refused: list[str] = []
+    for place, row in enumerate(AseSource(path).rows() if path.exists() and ending(path) in XYZ else ()):
+        try:
+            if isinstance(row, Exception):
+                raise row
+            frames[place] = read(StringIO(row), format="extxyz")
+        except Exception as error:  # as above
+            refused.append(f"{path}#{place}: not a structure that ASE reads: {str(error) or type(error).__name__}")
+    return frames, refused
 
 
 def as_crystals(inputs: Iterable[Input]) -> tuple[list[Input], list[Crystals], list[str]]:

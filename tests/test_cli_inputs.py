@@ -1,0 +1,48 @@
+"""A file with one structure that cannot be read gives the others, under the names that their places give them."""
+
+from io import StringIO
+
+import ase.io
+import click
+import pytest
+from ase.build import bulk
+
+from dao_ase.cli.inputs import read_structure, read_structures
+
+
+@pytest.fixture
+def broken_in_the_middle(tmp_path):
+    """Three frames, the second with a position that is no number."""
+    texts = []
+    for element, a in (("Cu", 3.6), ("Ag", 4.1), ("Au", 4.2)):
+        text = StringIO()
+        ase.io.write(text, bulk(element, a=a), format="extxyz")
+        texts.append(text.getvalue())
+    *head, last = texts[1].splitlines()
+    texts[1] = "\n".join([*head, last.replace("0.00000000", "none", 1)]) + "\n"
+    file = tmp_path / "three.extxyz"
+    file.write_text("".join(texts))
+    return file
+
+
+def test_other_frames_of_an_xyz_file_are_read(broken_in_the_middle):
+    inputs, problems = read_structures([broken_in_the_middle])
+    assert [(one.name, str(one.atoms.symbols)) for one in inputs] == [
+        (f"{broken_in_the_middle}#0", "Cu"),
+        (f"{broken_in_the_middle}#2", "Au"),
+    ]
+    assert len(problems) == 1 and problems[0].startswith(f"{broken_in_the_middle}#1: not a structure that ASE reads")
+
+
+def test_an_index_counts_what_cannot_be_read(broken_in_the_middle):
+    assert str(read_structure(broken_in_the_middle, 2).atoms.symbols) == "Au"
+    assert str(read_structure(broken_in_the_middle, -1).atoms.symbols) == "Au"
+    with pytest.raises(click.ClickException, match=r"(?s)#1: not a structure.*has no structure 1"):
+        read_structure(broken_in_the_middle, 1)
+
+
+def test_a_file_without_any_frame_is_one_problem(tmp_path):
+    file = tmp_path / "none.xyz"
+    file.write_text("not\na\nfile\n")
+    inputs, problems = read_structures([file])
+    assert not inputs and len(problems) == 1 and problems[0].startswith(f"{file}: not a structure file that ASE reads")
