@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from dao_ase.cli.inputs import PictureFile
+from dao_ase.cli.outputs import PictureFile
 from dao_ase.cli.stopping import continued_by_the_same_command
 
 

@@ -45,7 +45,8 @@ def eos(
 ) -> None:  # fmt: skip
     """Fit an equation of state to the crystal in FILE; writes eos.json, eos.csv and eos.png."""
     from dao_ase.calculator import load_potential, usable_device
-    from dao_ase.cli.inputs import read_crystal, results_folder
+    from dao_ase.cli.inputs import read_crystal
+    from dao_ase.cli.outputs import results_folder
     from dao_ase.simulate.equation_of_state import equation_of_state
     from dao_ase.simulate.plots import draw_equation_of_state
     from dao_ase.whole_files import write_json, write_text

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dao_ase.cli.inputs import PictureFile
+from dao_ase.cli.outputs import PictureFile
 
 if TYPE_CHECKING:
     from dao_ase.phase_diagram import Hull, Phase

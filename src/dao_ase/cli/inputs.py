@@ -1,12 +1,12 @@
-"""Structure files in, structure files out, and values of options: what the commands share."""
+"""Structure files in, and values of options: what the commands share."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,28 +14,6 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from dao_ase.crystals import Crystals
-
-MANY_FRAMES = (".traj", ".extxyz", ".xyz", ".db", ".json")
-"""Suffixes of files that hold more than one structure."""
-
-
-PICTURES = (".png", ".svg", ".pdf")
-"""Endings of the pictures that can be drawn."""
-
-
-class PictureFile(click.Path):
-    """A picture to write, whose ending is known before any work is done for it."""
-
-    def __init__(self) -> None:
-        super().__init__(dir_okay=False, path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path, if a picture can be drawn there."""
-        path = Path(value)
-        super().convert(path, param, ctx)
-        if path.suffix.lower() not in PICTURES:
-            self.fail(f"{str(value)!r} must end in {', '.join(PICTURES)}", param, ctx)
-        return path
 
 
 @dataclass(frozen=True)
@@ -118,31 +96,6 @@ def read_crystal(path: Path, index: int | None = None) -> tuple[Input, Crystals]
     return one, crystals[0]
 
 
-def results_folder(output: Path | None, source: Path, kind: str) -> Path:
-    """The folder for results: the one asked for, or ``NAME_kind`` here for a file NAME.cif; an error if it cannot be had."""
-    folder = output if output is not None else Path(f"{source.stem}_{kind}")
-    _refuse_closed(folder)
-    return folder
-
-
-def _refuse_closed(folder: Path) -> None:
-    """An error for a folder that cannot be made or written to; the attempt leaves nothing behind."""
-    from contextlib import suppress
-    from tempfile import TemporaryFile
-
-    absent = [one for one in (folder, *folder.parents) if not one.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise click.ClickException(f"{folder}: results cannot be written there: {error}") from error
-    finally:
-        for one in absent:
-            with suppress(OSError):
-                one.rmdir()
-
-
 def _pymatgen_frames(path: Path) -> tuple[dict[int, Atoms], list[str]]:
     """The structures of a JSON file of pymatgen's, one or a list, by place, and why others are none; neither of another
     file."""
@@ -184,7 +137,11 @@ def _ase_frames(path: Path) -> tuple[dict[int, Atoms], list[str]]:
         if not frames:
             raise
         return frames, refused
-    return dict(enumerate(found if isinstance(found, list) else [found])), []
+    return dict(enumerate(_listed(found))), []
+
+
+def _listed(found: Atoms | list[Atoms]) -> list[Atoms]:
+    return found if isinstance(found, list) else [found]
 
 
 def _xyz_frames(path: Path) -> tuple[dict[int, Atoms], list[str]]:
@@ -202,7 +159,7 @@ def _xyz_frames(path: Path) -> tuple[dict[int, Atoms], list[str]]:
         try:
             if isinstance(row, Exception):
                 raise row
-            frames[place] = read(StringIO(row), format="extxyz")
+            (frames[place],) = _listed(read(StringIO(row), format="extxyz"))
         except Exception as error:  # as above
             refused.append(f"{path}#{place}: not a structure that ASE reads: {str(error) or type(error).__name__}")
     return frames, refused
@@ -222,80 +179,6 @@ def as_crystals(inputs: Iterable[Input]) -> tuple[list[Input], list[Crystals], l
         except ValueError as error:
             problems.append(f"{one.name}: no crystal: {error}")
     return taken, crystals, problems
-
-
-def write_structures(output: Path, structures: Sequence[Atoms], names: Sequence[str]) -> list[Path]:
-    """Writes one file, or a folder of CIF files where a file of this kind holds a single structure.
-
-    Returns the file of each structure.
-    """
-    if _is_file(output) and (len(structures) == 1 or output.suffix in MANY_FRAMES):
-        return [_write(output, structures)] * len(structures)
-    refuse_unwritable(output, len(structures))
-    files = [output / f"{name}.cif" for name in _distinct(names)]
-    return [_write(file, [atoms]) for file, atoms in zip(files, structures, strict=True)]
-
-
-def _is_file(output: Path) -> bool:
-    """Whether this names a file of structures rather than a folder of them: VASP's have no ending."""
-    return not output.is_dir() and bool(output.suffix or "POSCAR" in output.name or "CONTCAR" in output.name)
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Names for files in one folder; what has the same name in different folders gets a number.
-
-    >>> _distinct(["a/x.cif", "b/x.cif", "x_2.cif", "run.traj#0"])
-    ['x', 'x_2', 'x_2_2', 'run.traj_0']
-    """
-    taken: set[str] = set()
-    distinct = []
-    for name in names:
-        stem = unique = Path(name.replace("#", "_")).name.removesuffix(".gz").removesuffix(".cif")
-        number = 1
-        while unique.casefold() in taken:  # some file systems do not tell X from x
-            number += 1
-            unique = f"{stem}_{number}"
-        taken.add(unique.casefold())
-        distinct.append(unique)
-    return distinct
-
-
-def refuse_unwritable(path: Path | None, count: int = 1) -> None:
-    """An error, before any work is done, for a place that cannot be written to, or a file that cannot hold so many."""
-    from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
-
-    if path is None:
-        return
-    if str(path) == "-":
-        raise click.ClickException("structures are not written to standard output; give a file or a folder")
-    if not _is_file(path):
-        return _refuse_closed(path)
-    if count > 1 and path.suffix not in MANY_FRAMES:
-        raise click.ClickException(
-            f"{path}: {count} structures do not fit into one {path.suffix} file; "
-            f"give a folder, or one of {', '.join(MANY_FRAMES)}"
-        )
-    try:
-        writable = get_ioformat(filetype(str(path), read=False)).can_write
-    except UnknownFileTypeError:
-        writable = False
-    if not writable:
-        raise click.ClickException(f"{path}: ASE writes no {path.suffix} files; take .cif, .traj or .extxyz")
-    _refuse_closed(path.parent)
-
-
-def _write(path: Path, structures: Sequence[Atoms]) -> Path:
-    """Writes under a temporary name first, so that no half-written file is ever read."""
-    from ase.io import write
-
-    from dao_ase.whole_files import replacing
-
-    try:
-        with replacing(path) as temporary:
-            write(temporary, structures if len(structures) > 1 else structures[0])
-    except Exception as error:  # as for reading: each of ASE's formats has errors of its own
-        raise click.ClickException(f"{path}: cannot be written: {error}") from error
-    return path
 
 
 def named_as_options(error: Exception | str) -> str:

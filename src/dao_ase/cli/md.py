@@ -47,7 +47,8 @@ def md(
     The same command continues a run that was interrupted, and with more --steps one that had ended.
     """
     from dao_ase.calculator import DAOCalculator
-    from dao_ase.cli.inputs import read_structure, results_folder
+    from dao_ase.cli.inputs import read_structure
+    from dao_ase.cli.outputs import results_folder
     from dao_ase.simulate.dynamics import DynamicsSettings
 
     one = read_structure(file, index)

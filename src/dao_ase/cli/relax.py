@@ -51,7 +51,8 @@ def relax(
     """
     from dao_ase import relax as relaxation
     from dao_ase.calculator import load_potential, usable_device
-    from dao_ase.cli.inputs import as_crystals, read_structures, refuse_unwritable, write_structures
+    from dao_ase.cli.inputs import as_crystals, read_structures
+    from dao_ase.cli.outputs import refuse_unwritable, write_structures
     from dao_ase.cli.stopping import sigterm_as_ctrl_c
     from dao_ase.crystals import Crystals
 
@@ -107,7 +108,7 @@ def relax(
 
 def _refuse_no_trajectory(traj: Path, output: Path | None) -> None:
     """An error, before the work, for a place that cannot hold every step."""
-    from dao_ase.cli.inputs import MANY_FRAMES, refuse_unwritable
+    from dao_ase.cli.outputs import MANY_FRAMES, refuse_unwritable
 
     refuse_unwritable(traj)
     if traj.suffix not in MANY_FRAMES:
