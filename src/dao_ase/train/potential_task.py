@@ -50,6 +50,7 @@ def load_potential_data(
     at_rest: str | Path | None = None,
     more_dft: Mapping[str | Path, int] | None = None,
     min_label_atoms: int = 1,
+    rest_repeats: int = 1,
 ) -> PotentialData:
     """The labels of the reference potential and the DFT frames in ``folder``, split by reduced formula.
 
@@ -60,7 +61,7 @@ def load_potential_data(
     rules, and not validated on, so that runs with and without them can be compared; so are the crystals of the store
     ``at_rest`` (at_rest.py). ``more_dft`` are files that ``dao-ase data stiffness`` or ``close-pairs`` wrote, each with how
     often a pass takes each of its frames; it takes each label ``label_repeats`` times, each other DFT frame ``dft_repeats``
-    times, and a crystal at rest once. Labels of fewer than ``min_label_atoms`` atoms are taken for the references of the
+    times, and a crystal at rest ``rest_repeats`` times. Labels of fewer than ``min_label_atoms`` atoms are taken for the references of the
     elements only: the potential that made them is too soft in simple solids.
     """
     folder = Path(folder)
@@ -71,7 +72,7 @@ def load_potential_data(
     repeats = np.where(labels.num_atoms < min_label_atoms, 0, label_repeats)
     if at_rest:
         labels = labels.join(crystals_at_rest(at_rest, [folder / "pes_chgnet_0.npz", *more_labels]))
-        repeats = np.pad(repeats, (0, len(labels) - len(repeats)), constant_values=1)
+        repeats = np.pad(repeats, (0, len(labels) - len(repeats)), constant_values=rest_repeats)
     dft, subset, dft_test = _dft_frames(folder)
     dft_repeated = np.full(len(dft), dft_repeats)
     mattersim = len(dft)
