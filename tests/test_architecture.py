@@ -16,7 +16,19 @@ SOURCE = Path(__file__).parent.parent / "src" / "dao_ase"
 
 LAYERS = [
     # what a crystal is
-    ["whole_files", "spawning", "memory", "torus", "lattice", "niggli", "radii", "symmetry", "composition", "crystals"],
+    [
+        "whole_files",
+        "spawning",
+        "memory",
+        "device",
+        "torus",
+        "lattice",
+        "niggli",
+        "radii",
+        "symmetry",
+        "composition",
+        "crystals",
+    ],
     ["pair_geometry", "tape"],
     # atoms in and out, pairs, attention, noise
     ["convert", "gates", "cells", "neighbors", "layers", "invariants", "page"],
@@ -70,6 +82,7 @@ PORTABLE = {
         "train",
         "whole_files",
         "memory",
+        "device",
     ),
 }
 """These train and sample on machines that have neither ase nor pymatgen."""

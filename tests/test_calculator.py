@@ -3,6 +3,8 @@
 import copy
 import json
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -105,6 +107,42 @@ def test_weights_of_something_else_are_refused(tmp_path):
         DAOCalculator(tmp_path / "missing.safetensors")
 
 
+def test_weights_that_do_not_fit_are_named(tmp_path):
+    tensors = MODEL.float().state_dict()
+    MODEL.double()
+    tensors.pop("head.1.weight")
+    checkpoint.save(tmp_path / "cut.safetensors", tensors, MODEL.header())
+    with pytest.raises(
+        CheckpointError, match=r"cut\.safetensors' holds weights of another.* 1 missing, like head\.1\.weight"
+    ):
+        DAOCalculator(tmp_path / "cut.safetensors")
+    checkpoint.save(tmp_path / "vague.safetensors", tensors, {"model": "potential"})
+    with pytest.raises(CheckpointError, match=r"vague\.safetensors' has a header .* says nothing of 'config'"):
+        DAOCalculator(tmp_path / "vague.safetensors")
+
+
+WRONG_TYPES = """
+from dao_ase import DAOCalculator
+for settings in {"skin": None}, {"skin": "0.5"}, {"dtype": ["float32"]}, {"device": ["cpu"]}, {"model": 5}:
+    try:
+        DAOCalculator(**settings)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_settings_of_another_type_are_refused():
+    """In a process of its own, for here the types of all arguments are checked before the functions see them."""
+    done = subprocess.run([sys.executable, "-c", WRONG_TYPES], capture_output=True, text=True, check=True)
+    assert [line.split(";")[0] for line in done.stdout.splitlines()] == [
+        "skin is None",
+        "skin is '0.5'",
+        "['float32'] is no precision of DAO-P",
+        "device ['cpu'] is none that torch knows",
+        "model is 5",
+    ]
+
+
 def bad(atoms: Atoms, **changes) -> Atoms:
     for name, value in changes.items():
         setattr(atoms, name, value)
@@ -136,8 +174,9 @@ def test_what_has_no_energy_is_refused_with_the_reason(atoms, reason):
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"dtype": "float16"}, "none of float32"),
+        ({"dtype": "float16"}, "'float16' is no precision of DAO-P; give one of 'float32', 'float64'"),
         ({"skin": -1.0}, "negative"),
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
         ({"skin": float("nan")}, "negative"),
         ({"device": "abacus"}, "device 'abacus' is none that torch knows"),
         ({"device": "mps"}, "device 'mps' is none that dao-ase computes on"),

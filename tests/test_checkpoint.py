@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dao_ase.checkpoint import CheckpointError, default_weights, load, read_header, save
+from dao_ase.checkpoint import CheckpointError, default_weights, described_by, fill, load, read_header, save
 
 
 def test_round_trip_is_bit_equal(tmp_path):
@@ -39,3 +39,22 @@ def test_missing_file_is_named(tmp_path):
         load(tmp_path / "none.safetensors")
     with pytest.raises(CheckpointError, match="no weights named 'nothing'"):
         default_weights("nothing")
+
+
+def test_weights_of_another_model_are_refused_with_what_does_not_fit():
+    model = torch.nn.Linear(3, 4)
+    fill(model, {"weight": torch.ones(4, 3), "bias": torch.ones(4)}, "w.safetensors")
+    assert (model.weight == 1).all()
+    other = {"weight": torch.zeros(4, 2), "scale": torch.zeros(1)}
+    with pytest.raises(CheckpointError) as caught:
+        fill(model, other, "w.safetensors")
+    assert str(caught.value) == (
+        "'w.safetensors' holds weights of another model than the one described; tensors: "
+        "1 missing, like bias; 1 not known, like scale; 1 of another shape, like weight [4, 2] for [4, 3]"
+    )
+
+
+def test_a_header_that_describes_no_model_is_refused_with_its_file():
+    reason = r"'w\.safetensors' has a header .*: it says nothing of 'config'"
+    with pytest.raises(CheckpointError, match=reason), described_by("w.safetensors"):
+        raise KeyError("config")

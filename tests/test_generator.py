@@ -106,7 +106,13 @@ def test_what_is_no_whole_number_is_named(value):
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [({"tries": 1.5}, "tries"), ({"steps": 2.5}, "steps"), ({"anti_annealing": np.nan}, "anti_annealing is nan")],
+    [
+        ({"tries": 1.5}, "tries"),
+        ({"steps": 2.5}, "steps"),
+        ({"anti_annealing": np.nan}, "anti_annealing is nan"),
+        ({"lattice_noise": -1.0}, "lattice_noise is -1.0"),
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
+    ],
 )
 def test_settings_that_are_no_numbers_of_their_kind_are_named(options, reason):
     with pytest.raises((TypeError, ValueError), match=reason):
@@ -178,6 +184,13 @@ def test_msonable_and_picklable(generator):
 def test_weights_of_another_model_are_refused(tmp_path):
     save(tmp_path / "w.safetensors", {}, {"model": "potential"})
     with pytest.raises(CheckpointError, match="no denoiser"):
+        DAOGenerator(str(tmp_path / "w.safetensors"))
+    tensors, header = load(write_random_generator(tmp_path / "g.safetensors"))
+    save(tmp_path / "w.safetensors", dict(list(tensors.items())[1:]), header)
+    with pytest.raises(CheckpointError, match=r"w\.safetensors' holds weights of another model .* 1 missing"):
+        DAOGenerator(str(tmp_path / "w.safetensors"))
+    save(tmp_path / "w.safetensors", tensors, header | {"process": "magic"})
+    with pytest.raises(CheckpointError, match=r"w\.safetensors' has a header that describes no model.*'magic'"):
         DAOGenerator(str(tmp_path / "w.safetensors"))
 
 

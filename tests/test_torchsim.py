@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from ase.build import bulk
+from ase.build import bulk, molecule
 
 from dao_ase import DAOCalculator
 from named import NAMED
@@ -58,6 +58,31 @@ def test_a_potential_that_is_given_stays_as_it_is():
     potential = load_potential().requires_grad_(True)
     DAOModel(potential, device="cpu", precision="float64")(state_of(NAMED["copper"]))
     assert potential.reference.dtype == torch.float32 and all(one.requires_grad for one in potential.parameters())
+
+
+def test_a_molecule_has_no_stress(model):
+    water, salt = molecule("H2O"), NAMED["salt"].copy()
+    water.pbc = False
+    found = model(state_of(water))
+    water.calc = DAOCalculator(device="cpu", dtype="float64")
+    np.testing.assert_allclose(found["forces"], water.get_forces(), atol=1e-8)
+    assert (found["stress"] == 0).all()
+    assert (model(state_of(salt))["stress"] != 0).any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"precision": "bfloat16"}, "'bfloat16' is no precision of DAO-P"),
+        ({"skin": -1}, "skin is -1; it must be a finite number"),
+    ],
+)
+def test_bad_settings_are_refused(settings, reason):
+    from dao_ase.calculator import load_potential
+    from dao_ase.torchsim import DAOModel
+
+    with pytest.raises(ValueError, match=reason):
+        DAOModel(**{"model": load_potential(), "device": "cpu", **settings})
 
 
 def test_untrained_elements_are_refused(model):

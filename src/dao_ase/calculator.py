@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 
 from dao_ase import checkpoint
 from dao_ase.composition import SYMBOLS
+from dao_ase.convert import MIN_VOLUME
 from dao_ase.derivatives import Layout, Prediction
+from dao_ase.device import usable_device
 from dao_ase.neighbors import Neighbors
 from dao_ase.potential import Potential, PotentialConfig
 from dao_ase.verlet import VerletList
@@ -24,31 +27,26 @@ from dao_ase.verlet import VerletList
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
+def torch_dtype(name: object) -> torch.dtype:
+    """What a potential computes in, by its name.
+
+    >>> torch_dtype("float64")
+    torch.float64
+    """
+    if not (isinstance(name, str) and name in DTYPES):
+        raise ValueError(f"{name!r} is no precision of DAO-P; give one of {', '.join(map(repr, DTYPES))}")
+    return DTYPES[name]
+
+
+def refuse_skin(skin: object) -> None:
+    """An error for what cannot be added to a cutoff (Å)."""
+    if not (isinstance(skin, Real) and 0 <= float(skin) < np.inf):
+        raise ValueError(f"skin is {skin!r}; it must be a finite number of Å, not negative, like 0.5")
+
+
 def save_potential(path: str | Path, model: Potential, header: Mapping[str, Any] | None = None) -> None:
     """Writes the weights of a potential, its sizes, and whatever else the header should say."""
     checkpoint.save(path, model.state_dict(), {**(header or {}), **model.header()})
-
-
-def usable_device(name: str | torch.device | None = None) -> str:
-    """The name of this device if DAO can compute there; without a name CUDA where there is any, else the processor.
-
-    >>> usable_device("cpu")
-    'cpu'
-    """
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(name).type
-    except RuntimeError as error:
-        raise ValueError(f"device {name!r} is none that torch knows; give 'cpu' or 'cuda'") from error
-    name = str(name)
-    if kind not in ("cpu", "cuda"):  # mps, for one, has no float64, in which positions are
-        raise ValueError(f"device {name!r} is none that dao-ase computes on; give 'cpu' or 'cuda'")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device {name!r} cannot be used: torch sees no GPU here (dao-ase doctor says more); give 'cpu'"
-        )
-    return name
 
 
 def load_potential(
@@ -59,18 +57,24 @@ def load_potential(
     >>> load_potential().config.layers
     2
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
-    device = usable_device(device)
-    tensors, header = checkpoint.load(path if path is not None else checkpoint.default_weights("dao_p"), device)
+    precision, device = torch_dtype(dtype), usable_device(device)
+    path = checkpoint.default_weights("dao_p") if path is None else path
+    tensors, header = checkpoint.load(path, device)
     if header.get("model") != "potential":
         raise checkpoint.CheckpointError(f"{str(path)!r} holds a {header.get('model')!r}, not a potential")
-    try:
+    with checkpoint.described_by(path):
         model = Potential(PotentialConfig.from_header(header["config"]))
-        model.load_state_dict(tensors)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise checkpoint.CheckpointError(f"{str(path)!r} does not fit its own header: {error}") from error
-    return model.to(device, DTYPES[dtype]).eval().requires_grad_(False)
+    checkpoint.fill(model, tensors, path)
+    return model.to(device, precision).eval().requires_grad_(False)
+
+
+def potential_of(model: Potential | str | Path | None, device: str, dtype: str) -> Potential:
+    """A copy of a potential, or the one in a weight file, by default the installed one."""
+    if isinstance(model, Potential):
+        return copy.deepcopy(model).to(device, torch_dtype(dtype)).eval().requires_grad_(False)
+    if model is None or isinstance(model, str | Path):
+        return load_potential(model, device, dtype)
+    raise ValueError(f"model is {model!r}; give a weight file, a Potential, or None for the installed one")
 
 
 class DAOCalculator(Calculator):
@@ -105,14 +109,10 @@ class DAOCalculator(Calculator):
         steps reuse the neighbour list. ``stress_weight`` is what pymatgen passes to convert GPa; the stress here already
         has ASE's unit, so it changes nothing.
         """
-        _refuse_settings(dtype, skin)
+        refuse_skin(skin)
         place = usable_device(device)
-        name = model if model is None or isinstance(model, str | Path) else "custom"
-        self.model = (
-            load_potential(name, place, dtype)
-            if not isinstance(model, Potential)
-            else copy.deepcopy(model).to(place, DTYPES[dtype]).eval().requires_grad_(False)
-        )
+        self.model = potential_of(model, place, dtype)
+        name = "custom" if isinstance(model, Potential) else model
         self._list: VerletList | None = None
         self._layout: Layout | None = None
         self._kind: tuple[bytes, bytes] = (b"", b"")
@@ -132,13 +132,13 @@ class DAOCalculator(Calculator):
         if fixed:
             raise ValueError(f"{', '.join(fixed)} cannot be set on a DAOCalculator; make another one")
         wanted = {**self.parameters, **settings}
-        _refuse_settings(wanted["dtype"], wanted["skin"])
-        place = usable_device(wanted["device"])
+        refuse_skin(wanted["skin"])
+        place, precision = usable_device(wanted["device"]), torch_dtype(wanted["dtype"])
         if settings.get("device") is not None:
             settings["device"] = place
         changed = super().set(**settings)
         if changed:
-            self.model.to(place, DTYPES[wanted["dtype"]])
+            self.model.to(place, precision)
             self._list = self._layout = None
             self.reset()
         return changed
@@ -181,7 +181,7 @@ class DAOCalculator(Calculator):
             "energies": predicted.energies.cpu().numpy(),
             "forces": predicted.forces.double().cpu().numpy(),
         }
-        if float(predicted.volume) > 1e-6:
+        if float(predicted.volume) > MIN_VOLUME:
             self.results["stress"] = full_3x3_to_voigt_6_stress(predicted.stress[0].double().cpu().numpy())
 
     def _list_of(self, atoms: Atoms) -> VerletList:
@@ -201,13 +201,6 @@ class DAOCalculator(Calculator):
             self._layout = Layout(self.model, numbers, rows, torch.zeros_like(numbers))
         cell = torch.tensor(lattice, device=device).unsqueeze(0)
         return self._layout.predict(torch.tensor(positions, device=device), cell)
-
-
-def _refuse_settings(dtype: str, skin: float) -> None:
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
-    if not 0 <= skin < np.inf:
-        raise ValueError(f"skin is {skin} Å; it must be finite and not negative")
 
 
 def _refuse_undefined(atoms: Atoms) -> None:

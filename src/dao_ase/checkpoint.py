@@ -46,9 +46,31 @@ def fill(model: Module, tensors: dict[str, Tensor], path: str | Path) -> None:
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
+        wrong = _misfit(model.state_dict(), tensors)
         raise CheckpointError(
-            f"{str(path)!r} holds weights of another model than the one described, whose tensors have other names or sizes"
+            f"{str(path)!r} holds weights of another model than the one described; tensors: {wrong}"
         ) from error
+
+
+def _misfit(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str:
+    """Which tensors are missing, too many or of another shape: the first of each kind, and how many there are."""
+    shapes = [name for name in wanted if name in found and found[name].shape != wanted[name].shape]
+    kinds = {
+        "missing": [name for name in wanted if name not in found],
+        "not known": [name for name in found if name not in wanted],
+        "of another shape": [f"{name} {[*found[name].shape]} for {[*wanted[name].shape]}" for name in shapes],
+    }
+    return "; ".join(f"{len(names)} {kind}, like {names[0]}" for kind, names in kinds.items() if names)
+
+
+@contextmanager
+def described_by(path: str | Path) -> Iterator[None]:
+    """In this block a model is built as the header of a weight file says; an error names the file."""
+    try:
+        yield
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"it says nothing of {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"{str(path)!r} has a header that describes no model: {reason}") from error
 
 
 def checksum(tensors: dict[str, Tensor]) -> str:

@@ -13,8 +13,8 @@ from monty.json import MSONable
 
 from dao_ase.cell_sampler import CellSampler, prototype_ranks
 from dao_ase.cells import CellRules, seed_of, whole_number
-from dao_ase.checkpoint import CheckpointError
 from dao_ase.composition import Composition
+from dao_ase.device import usable_device
 from dao_ase.gates import refusal
 
 if TYPE_CHECKING:
@@ -77,23 +77,16 @@ class DAOGenerator(CellSampler, MSONable):
         lattice_noise: float | None = None,
         stability: str | None = None,
     ) -> None:
-        from dao_ase.calculator import usable_device
-
         weights, stability = (None if file is None else str(file) for file in (weights, stability))
         prototypes = prototypes if isinstance(prototypes, bool) else str(prototypes)
         device = usable_device(device)
         for name, count in (("tries", tries), ("steps", steps)):
             if count is not None:
                 whole_number(name, count)
-        try:
-            super().__init__(
-                weights, device=device, tries=tries, prototypes=prototypes, stability=stability,
-                steps=steps, anti_annealing=anti_annealing, lattice_noise=lattice_noise,
-            )  # fmt: skip
-        except (KeyError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{weights or 'the installed file'!r} does not fit its own header: {error}"
-            ) from error
+        super().__init__(
+            weights, device=device, tries=tries, prototypes=prototypes, stability=stability,
+            steps=steps, anti_annealing=anti_annealing, lattice_noise=lattice_noise,
+        )  # fmt: skip
         self.refused: Counter[str] = Counter()
         """How many samples the geometry gates refused in the last call, by reason."""
 

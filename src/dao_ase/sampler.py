@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 
 import torch
 from jaxtyping import Bool, Int
@@ -32,8 +33,9 @@ class SamplerSettings:
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; the reverse process needs at least 1")
         for name in ("anti_annealing", "lattice_noise"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number, zero or more")
+            value = getattr(self, name)
+            if not (isinstance(value, Real) and 0 <= float(value) < math.inf):
+                raise ValueError(f"{name} is {value!r}; it must be a finite number, zero or more")
         if self.solver not in ("heun", "predictor-corrector"):
             raise ValueError(f"solver {self.solver!r} is none of 'heun', 'predictor-corrector'")
 

@@ -6,15 +6,16 @@ TorchSim is an extra: ``pip install "dao-ase[torchsim]"``. Its interface for mod
 
 from __future__ import annotations
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dao_ase.calculator import DTYPES, load_potential, usable_device
+from dao_ase.calculator import potential_of, refuse_skin
+from dao_ase.convert import MIN_VOLUME
 from dao_ase.derivatives import predict
+from dao_ase.device import usable_device
 from dao_ase.neighbors import Neighbors, join
 from dao_ase.potential import Potential
 from dao_ase.verlet import VerletList
@@ -30,7 +31,8 @@ class DAOModel(ModelInterface):
 
     ``model`` is a weight file, a `Potential` (which is copied), or None for the installed one; ``precision`` is what the
     network computes in. States are in float64, as positions are everywhere in dao-ase. Neighbour lists are kept for each
-    system of a batch and found again when its atoms have moved by half the ``skin`` (Å).
+    system of a batch and found again when its atoms have moved by half the ``skin`` (Å). A system without a volume, as a
+    molecule has none, gets stress 0.
     """
 
     def __init__(
@@ -45,10 +47,8 @@ class DAOModel(ModelInterface):
         self._device = torch.device(usable_device(device))
         self._dtype = torch.float64
         self._compute_stress = self._compute_forces = True
-        if isinstance(model, Potential):
-            self.potential = deepcopy(model).to(self._device, DTYPES[precision]).eval().requires_grad_(False)
-        else:
-            self.potential = load_potential(model, str(self._device), precision)
+        self.potential = potential_of(model, str(self._device), precision)
+        refuse_skin(skin)
         self.skin = skin
         self._lists: list[VerletList] = []
         self._rows: tuple[Any, Neighbors, Any] | None = None
@@ -62,7 +62,8 @@ class DAOModel(ModelInterface):
         vectors = rows.vectors(positions.double(), cells.double()[system]).to(self.potential.reference.dtype)
         volume = torch.linalg.det(cells.double()).abs().to(vectors.dtype)
         found = predict(self.potential, numbers, vectors, rows, system, volume)
-        results = {"energy": found.energy, "forces": found.forces, "stress": found.stress}
+        stress = torch.where((volume > MIN_VOLUME)[:, None, None], found.stress, 0.0)
+        results = {"energy": found.energy, "forces": found.forces, "stress": stress}
         return {name: values.to(positions.dtype) for name, values in results.items()}
 
     def _neighbors(self, positions: Tensor, cells: Tensor, numbers: Tensor, counts: list[int], pbc: Any) -> Neighbors:

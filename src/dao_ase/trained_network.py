@@ -45,12 +45,14 @@ class TrainedNetwork:
         tensors, self.header = checkpoint.load(weights, device)
         if self.header.get("model") != "denoiser":
             raise checkpoint.CheckpointError(f"{str(weights)!r} holds no denoiser; DAO-G needs one")
-        self._denoiser = Denoiser(DenoiserConfig(**self.header["config"]))
-        self._denoiser.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        with checkpoint.described_by(weights):
+            self._denoiser = Denoiser(DenoiserConfig(**self.header["config"]))
+            self._process = PROCESSES[self.header["process"]]()
+            advised = SamplerSettings(**self.header.get("sampler", {}))
+        checkpoint.fill(self._denoiser, {name: tensor.float() for name, tensor in tensors.items()}, weights)
         self._denoiser.to(device).eval()
-        self._process = PROCESSES[self.header["process"]]()
         known: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
-        self.settings = replace(SamplerSettings(**self.header.get("sampler", {})), **known)
+        self.settings = replace(advised, **known)
         self._guide: Guidance | None = None
 
     @property

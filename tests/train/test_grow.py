@@ -69,6 +69,16 @@ def test_it_only_grows():
         extend(random_potential(), layers=1)
 
 
+def test_weights_that_do_not_fit_are_named(tmp_path, monkeypatch):
+    narrow = random_potential()
+    checkpoint.save(tmp_path / "cut.safetensors", {"x": narrow.reference}, narrow.header())
+    monkeypatch.setattr("sys.argv", ["grow", str(tmp_path / "cut.safetensors"), str(tmp_path / "wide.safetensors")])
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r"cut\.safetensors' holds weights of another model.*1 not known"
+    ):
+        main()
+
+
 def test_command_line(tmp_path, monkeypatch):
     narrow = random_potential()
     checkpoint.save(tmp_path / "narrow.safetensors", narrow.state_dict(), narrow.header() | {"name": "small"})

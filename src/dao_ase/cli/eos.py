@@ -44,9 +44,10 @@ def eos(
     index: int | None, model: Path | None, device: str | None, dtype: str, output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Fit an equation of state to the crystal in FILE; writes eos.json, eos.csv and eos.png."""
-    from dao_ase.calculator import load_potential, usable_device
+    from dao_ase.calculator import load_potential
     from dao_ase.cli.inputs import read_crystal
     from dao_ase.cli.outputs import results_folder
+    from dao_ase.device import usable_device
     from dao_ase.simulate.equation_of_state import equation_of_state
     from dao_ase.simulate.plots import draw_equation_of_state
     from dao_ase.whole_files import write_json, write_text

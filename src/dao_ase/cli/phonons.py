@@ -40,9 +40,10 @@ def phonons(
     """
     from tqdm import tqdm
 
-    from dao_ase.calculator import load_potential, usable_device
+    from dao_ase.calculator import load_potential
     from dao_ase.cli.inputs import read_crystal
     from dao_ase.cli.outputs import results_folder
+    from dao_ase.device import usable_device
     from dao_ase.simulate import phonons as simulation
     from dao_ase.simulate.plots import draw_phonons
     from dao_ase.whole_files import replacing, write_json, write_text

@@ -50,11 +50,12 @@ def relax(
     results are those until then.
     """
     from dao_ase import relax as relaxation
-    from dao_ase.calculator import load_potential, usable_device
+    from dao_ase.calculator import load_potential
     from dao_ase.cli.inputs import as_crystals, read_structures
     from dao_ase.cli.outputs import refuse_unwritable, write_structures
     from dao_ase.cli.stopping import sigterm_as_ctrl_c
     from dao_ase.crystals import Crystals
+    from dao_ase.device import usable_device
 
     if traj is not None:
         _refuse_no_trajectory(traj, output)

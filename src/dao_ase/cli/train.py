@@ -39,7 +39,7 @@ def train(
         if left is not None and left <= 0:
             break
         folder = output or Path("runs") / config.stem
-        trainer = _trainer(config, folder, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        trainer = _trainer(config, folder, device)
         total = trainer.config.total_steps
         if trainer.step >= total:
             click.echo(f"{folder} is complete: {trainer.step} steps", err=True)
@@ -53,11 +53,12 @@ def train(
             break
 
 
-def _trainer(config: Path, folder: Path, device: str) -> Trainer:
+def _trainer(config: Path, folder: Path, device: str | None) -> Trainer:
+    from dao_ase.device import usable_device
     from dao_ase.train.config import TrainConfig
     from dao_ase.train.tasks import build_trainer
 
     try:
-        return build_trainer(TrainConfig.load(config), folder, device)
+        return build_trainer(TrainConfig.load(config), folder, usable_device(device))
     except (ValueError, TypeError, OSError) as error:
         raise click.ClickException(f"{config}: {error}") from error

@@ -116,8 +116,9 @@ def main() -> None:
     parser.add_argument("--logarithms", action="store_true", default=None, help="with logarithms of squares")
     options = parser.parse_args()
     tensors, header = checkpoint.load(options.source)
-    model = Potential(PotentialConfig.from_header(header["config"]))
-    model.load_state_dict(tensors)
+    with checkpoint.described_by(options.source):
+        model = Potential(PotentialConfig.from_header(header["config"]))
+    checkpoint.fill(model, tensors, options.source)
     wanted = {name: getattr(options, name) for name in ("layers", "rank", "aligned", "legendre", "logarithms")}
     model = extend(model, **wanted)
     if options.times > 1:
