@@ -40,6 +40,12 @@ def test_equation_of_state_of_salt(folder):
     assert (folder / "salt_eos" / "eos.png").exists()
 
 
+def test_results_of_a_packed_file_bear_its_bare_name(folder):
+    write("salt.cif.gz", bulk("NaCl", "rocksalt", a=5.7))
+    assert run("md", "salt.cif.gz", "--steps", 0).exit_code == 0
+    assert (folder / "salt_md" / "md.traj").exists()
+
+
 def test_phonons_of_salt(folder):
     pytest.importorskip("phonopy", reason='needs phonopy: pip install "dao-ase[phonons]"')
     done = run("phonons", "salt.cif", "--supercell", 2, 2, 2, "--mesh", 15, "--fmax", 0.001, "--json")
@@ -69,7 +75,7 @@ def test_dynamics_go_on_where_they_stopped(folder, monkeypatch):
 
     monkeypatch.setattr(dynamics, "run_dynamics", stopping)
     stopped = run("md", *settings, "--steps", 10)
-    assert stopped.exit_code == 1
+    assert stopped.exit_code == 130
     assert "the same command continues" in stopped.stderr
     assert json.loads(stopped.stdout)["steps"] == 4
     monkeypatch.setattr(dynamics, "run_dynamics", real)
@@ -92,7 +98,7 @@ def test_dynamics_that_are_interrupted_at_once_say_so(folder, monkeypatch):
 
     monkeypatch.setattr(dynamics, "run_dynamics", stopping)
     stopped = run("md", "salt.cif", "--steps", 10)
-    assert stopped.exit_code == 1
+    assert stopped.exit_code == 130
     assert stopped.stderr.strip().endswith("interrupted: the same command continues")
 
 
@@ -128,6 +134,7 @@ def test_bad_input_is_said_plainly(folder, arguments, reason):
     assert done.exit_code == 1
     assert reason in done.output
     assert done.exception is None or isinstance(done.exception, SystemExit)
+    assert not [path for path in folder.iterdir() if path.is_dir()]
 
 
 def test_rattled_is_relaxed_first(folder):

@@ -85,3 +85,8 @@ def test_commands_say_that_they_continue(interrupted, number):
     assert CliRunner().invoke(main, build).exit_code == 0
     label = ["data", "label", "store", "-o", "labels.npz", "--teacher", "emt"]
     assert interrupted(number, "dao_ase.data.label._label_part", *label) == "interrupted: the same command continues"
+
+
+def test_commands_that_keep_nothing_have_the_same_exit_code(interrupted):
+    eos = ["eos", "salts.extxyz", "--index", "0"]
+    assert interrupted(signal.SIGINT, "dao_ase.simulate.equation_of_state.equation_of_state", *eos) == "interrupted"

@@ -178,6 +178,8 @@ def test_command_line(store, tmp_path):
     assert result.exit_code == 1 and "no calculator 'nonsense'" in result.output
     result = CliRunner().invoke(main, ["data", "label", str(store.path), "-o", str(output), "--teacher", "emt"])
     assert result.exit_code == 0, "a teacher that labelled nothing stands in nobody's way"
+    result = CliRunner().invoke(main, ["data", "label", str(store.path), "-o", str(output), "--seed", "-1"])
+    assert result.exit_code == 2 and "'--seed': -1 is not in the range" in result.output
     result = CliRunner().invoke(
         main, ["data", "label", str(store.path), "-o", str(tmp_path / "labels"), "--teacher", "emt"]
     )

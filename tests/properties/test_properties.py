@@ -497,7 +497,7 @@ def test_predictions_come_one_by_one_and_outlive_an_interruption(predictor, tmp_
         *(str(tmp_path / f"{place}.extxyz") for place in range(3)),
     ]
     done = CliRunner().invoke(main, command)
-    assert done.exit_code == 1 and done.stderr == "interrupted: 2 of 3 crystals are predicted\n"
+    assert done.exit_code == 130 and done.stderr == "interrupted: 2 of 3 crystals are predicted\n"
     assert ["LiF" in done.stdout, "LiCl" in done.stdout] == [True, True] and done.stdout.count("\n") == 2
     done = CliRunner().invoke(main, [*command, "--json"])
     assert [row["formula"] for row in json.loads(done.stdout)] == ["LiF", "LiCl"]

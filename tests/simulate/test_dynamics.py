@@ -115,6 +115,7 @@ class _Exploding(DAOCalculator):
         ({"temperature": float("nan")}, "temperature is nan; it must be a finite number"),
         ({"timestep": 0.0}, "timestep is 0.0; it must be positive"),
         ({"pressure": 1.0}, "needs the ensemble npt"),
+        ({"seed": -1}, "the seed is -1; it must not be negative"),
     ],
 )
 def test_bad_settings_are_refused(settings, reason):

@@ -63,6 +63,11 @@ def test_what_gives_no_curve_is_refused_with_the_reason(settings, reason):
         equation_of_state(to_crystals(rattled(atoms, 0.01)), MODEL, **settings)
 
 
+def test_atoms_that_do_not_see_each_other_are_refused():
+    with pytest.raises(ValueError, match=r"the energy is the same at all volumes from .* farther apart than DAO-P sees"):
+        equation_of_state(to_crystals(bulk("Cu", a=40.0)), MODEL, points=5)
+
+
 def test_one_crystal_at_a_time():
     with pytest.raises(ValueError, match="2 crystals"):
         equation_of_state(to_crystals(COPPER, COPPER), MODEL)

@@ -92,6 +92,15 @@ def test_supercells_are_large_enough():
         phonons(oganesson, MODEL)
 
 
+def test_what_no_force_holds_has_no_phonons():
+    copper = to_crystals(bulk("Cu"))
+    with pytest.raises(ValueError, match=r"supercell of \[1, 1, 1\] holds a single atom"):
+        phonons(copper, MODEL, supercell=(1, 1, 1))
+    far = to_crystals(bulk("Cu", cubic=True, a=40.0))
+    with pytest.raises(ValueError, match="none has a neighbour within DAO-P's cutoff"):
+        phonons(far, MODEL, supercell=(1, 1, 1))
+
+
 def test_a_left_handed_cell_has_the_same_phonons():
     mirrored = MAGNESIUM.replace(lattice=-MAGNESIUM.lattice, frac_coords=-MAGNESIUM.frac_coords)
     found, expected = (phonons(one, MODEL, supercell=(2, 2, 1), mesh=5.0) for one in (mirrored, MAGNESIUM))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+from typing import Any
 
 import click
 
@@ -48,6 +49,16 @@ class _Commands(click.Group):
         if near and not ctx.resilient_parsing:
             ctx.fail(f"No such command '{cmd_name}'. Did you mean '{near[0]}'?")
         return None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does, but for the exit code after Ctrl-C: click's own would be that of an error."""
+        from dao_ase.cli.stopping import INTERRUPTED
+
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            raise SystemExit(INTERRUPTED) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """First sentences in full, where click would cut them at the edge of the screen."""

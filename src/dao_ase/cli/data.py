@@ -126,7 +126,7 @@ def stats(store: Path, plot: Path | None, as_json: bool) -> None:
 @click.option("--workers", default=1, show_default=True, help="Processes, each with its own teacher.")
 @click.option("--max-crystals", type=click.IntRange(1), help="Take only so many, drawn at random.")
 @click.option("--max-atoms", default=32, show_default=True, help="Leave out larger cells.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def label(
     store: Path,
@@ -309,7 +309,7 @@ def relax(
 @click.option("--max-atoms", default=20, show_default=True, help="Leave out larger cells.")
 @click.option("--weights", type=click.Path(exists=True, dir_okay=False), help="Weights of another DAO-G.")
 @click.option("--workers", default=1, show_default=True, help="Processes.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def draw(
     store: Path, output: Path, parents: int, each: int, max_atoms: int, weights: str | None, workers: int, seed: int
 ) -> None:

@@ -54,6 +54,7 @@ def evaluate(
 
     from dao_ase.benchmark import find_benchmark, run_benchmark
     from dao_ase.cli.stopping import continued_by_the_same_command
+    from dao_ase.data.reading import bare_name
     from dao_ase.generator import DAOGenerator
 
     try:
@@ -62,7 +63,7 @@ def evaluate(
             weights, tries=tries, prototypes=prototypes, steps=steps, anti_annealing=anti_annealing,
             lattice_noise=lattice_noise,
         )  # fmt: skip
-        folder = output or Path("evaluation") / Path(benchmark).stem
+        folder = output or Path("evaluation") / bare_name(Path(benchmark))
         with continued_by_the_same_command():
             report = run_benchmark(
                 generator, file, folder, samples=samples, limit=limit, seed=seed, workers=workers, progress=True,

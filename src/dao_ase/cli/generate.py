@@ -72,7 +72,7 @@ def generate(
 
     from dao_ase.cells import seed_of
     from dao_ase.cli.inputs import named_as_options, parse_formula_units
-    from dao_ase.cli.stopping import sigterm_as_ctrl_c
+    from dao_ase.cli.stopping import INTERRUPTED, sigterm_as_ctrl_c
     from dao_ase.database import SETTINGS
     from dao_ase.generator import DAOGenerator
     from dao_ase.runs import GALLERY, RunWriter
@@ -109,7 +109,7 @@ def generate(
     click.echo(json.dumps(run.summary(), indent=1) if as_json else _table(run.records, output))
     if run.interrupted:
         click.echo(f"interrupted: the {len(run.records)} structures made so far are in {output}", err=True)
-        raise SystemExit(130)
+        raise SystemExit(INTERRUPTED)
     if not run.records:
         raise click.ClickException("no structure could be made: all samples were refused, see summary.json for why")
 

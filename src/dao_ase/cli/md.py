@@ -44,11 +44,12 @@ def md(
 ) -> None:  # fmt: skip
     """Run molecular dynamics of the atoms in FILE; writes md.traj, md.csv, md.json and md.png.
 
-    The same command continues a run that was interrupted, and with more --steps one that had ended.
+    The same command continues a run that was interrupted (exit code 130), and with more --steps one that had ended.
     """
     from dao_ase.calculator import DAOCalculator
     from dao_ase.cli.inputs import read_structure
     from dao_ase.cli.outputs import results_folder
+    from dao_ase.cli.stopping import CONTINUES, INTERRUPTED
     from dao_ase.simulate.dynamics import DynamicsSettings
 
     one = read_structure(file, index)
@@ -59,7 +60,6 @@ def md(
         atoms = one.atoms * supercell
         settings = DynamicsSettings(ensemble, temperature, timestep, pressure, damping, interval, seed)
         calculator = DAOCalculator(model, device=device, dtype=dtype)
-        folder.mkdir(parents=True, exist_ok=True)
         problem = _run(atoms, calculator, steps, folder, settings)
         report = _write(folder, len(atoms), f"{one.atoms.get_chemical_formula()}, {ensemble}", problem)
     except (ImportError, ValueError, OSError, RuntimeError) as error:
@@ -67,14 +67,14 @@ def md(
     click.echo(json.dumps(report) if as_json else _text(one.name, report, folder))
     if problem is not None:
         click.echo(problem, err=True)
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(INTERRUPTED if problem == CONTINUES else 1)
 
 
 def _run(atoms: Atoms, calculator: Any, steps: int, folder: Path, settings: DynamicsSettings) -> str | None:
     """Runs to the end, or says why not."""
     from tqdm import tqdm
 
-    from dao_ase.cli.stopping import CONTINUES, sigterm_as_ctrl_c
+    from dao_ase.cli.stopping import CONTINUES, INTERRUPTED, sigterm_as_ctrl_c
     from dao_ase.simulate.dynamics import BlowUpError, run_dynamics
 
     with tqdm(total=steps, unit="step", disable=None) as bar:
@@ -85,7 +85,8 @@ def _run(atoms: Atoms, calculator: Any, steps: int, folder: Path, settings: Dyna
                     bar.set_postfix_str(f"{seen.temperature:.0f} K, {seen.total / len(atoms):.4f} eV/atom")
         except KeyboardInterrupt:
             if not (folder / "md.traj").exists():  # and there is nothing to write
-                raise click.ClickException(CONTINUES) from None
+                click.echo(CONTINUES, err=True)
+                raise SystemExit(INTERRUPTED) from None
             return CONTINUES
         except BlowUpError as error:
             return f"{error}; the trajectory ends with the last good frame"

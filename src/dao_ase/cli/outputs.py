@@ -35,8 +35,10 @@ class PictureFile(click.Path):
 
 
 def results_folder(output: Path | None, source: Path, kind: str) -> Path:
-    """The folder for results: the one asked for, or ``NAME_kind`` here for a file NAME.cif; an error if it cannot be had."""
-    folder = output if output is not None else Path(f"{source.stem}_{kind}")
+    """The folder for results: the one asked for, or ``NAME_kind`` here for NAME.cif(.gz); an error if it cannot be had."""
+    from dao_ase.data.reading import bare_name
+
+    folder = output if output is not None else Path(f"{bare_name(source)}_{kind}")
     _refuse_closed(folder)
     return folder
 

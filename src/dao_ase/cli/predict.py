@@ -36,7 +36,7 @@ def predict(model: str, files: tuple[Path, ...], as_json: bool) -> None:
     MODEL is the name of an installed model (below), a model file, or a folder of dao-ase finetune. A crystal with partly
     occupied sites is refused.
     """
-    from dao_ase.cli.stopping import sigterm_as_ctrl_c
+    from dao_ase.cli.stopping import INTERRUPTED, sigterm_as_ctrl_c
     from dao_ase.properties.predictor import DAOPredictor
 
     try:
@@ -45,6 +45,7 @@ def predict(model: str, files: tuple[Path, ...], as_json: bool) -> None:
         raise click.ClickException(str(error)) from error
     named, problems = _read(files)
     rows = []
+    code = 0
     try:
         with sigterm_as_ctrl_c():
             for name, crystal in named:
@@ -57,12 +58,13 @@ def predict(model: str, files: tuple[Path, ...], as_json: bool) -> None:
                     click.echo(_line(rows[-1]))
     except KeyboardInterrupt:
         problems.append(f"interrupted: {len(rows)} of {len(named)} crystals are predicted")
+        code = INTERRUPTED
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     for problem in problems:
         click.echo(problem, err=True)
     if problems:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(code or 1)
 
 
 def _line(row: dict) -> str:

@@ -47,13 +47,13 @@ def relax(
     """Relax the crystals in FILES (CIF, POSCAR, anything ASE reads) together, and report what changed.
 
     The exit code is 1 when a crystal did not converge or could not be read. After Ctrl-C or SIGTERM the
-    results are those until then.
+    results are those until then, and it is 130.
     """
     from dao_ase import relax as relaxation
     from dao_ase.calculator import load_potential
     from dao_ase.cli.inputs import as_crystals, read_structures
     from dao_ase.cli.outputs import refuse_unwritable, write_structures
-    from dao_ase.cli.stopping import sigterm_as_ctrl_c
+    from dao_ase.cli.stopping import INTERRUPTED, sigterm_as_ctrl_c
     from dao_ase.crystals import Crystals
     from dao_ase.device import usable_device
 
@@ -71,6 +71,7 @@ def relax(
         raise click.exceptions.Exit(1)
     refuse_unwritable(output, len(inputs))
     ended: dict[int, Relaxation] = {}
+    code = 0
 
     def on_done(index: int, result: Relaxation) -> None:
         ended[index] = result
@@ -88,8 +89,8 @@ def relax(
     except KeyboardInterrupt:
         left = len(inputs) - len(ended)
         untouched = f": {left} of {len(inputs)} crystals had not begun and are left out" if left else ""
-        problems.append(f"interrupted{untouched}")
-        click.echo(problems[-1], err=True)
+        click.echo(f"interrupted{untouched}", err=True)
+        code = INTERRUPTED
     done = [(inputs[index], ended[index]) for index in sorted(ended)]
     rows = [_report(one, result) for one, result in done]
     try:
@@ -103,8 +104,8 @@ def relax(
             write_structures(traj, [_atoms(one, frame) for one, result in done for frame in result.trajectory], [])
     finally:  # what was computed is told even where it cannot be written
         click.echo(json.dumps(rows, indent=1) if as_json else "\n\n".join(_text(row) for row in rows))
-    if problems or not all(result.converged for _, result in done):
-        raise click.exceptions.Exit(1)
+    if code or problems or not all(result.converged for _, result in done):
+        raise click.exceptions.Exit(code or 1)
 
 
 def _refuse_no_trajectory(traj: Path, output: Path | None) -> None:

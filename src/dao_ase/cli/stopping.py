@@ -12,6 +12,8 @@ from types import FrameType
 import click
 
 CONTINUES = "interrupted: the same command continues"
+INTERRUPTED = 130
+"""The exit code of what was interrupted, as shells have it."""
 
 
 @contextmanager
@@ -37,13 +39,13 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def continued_by_the_same_command(message: str = CONTINUES) -> Iterator[None]:
-    """As `sigterm_as_ctrl_c`, for work that is found again: the interruption is told, and the exit code is 130."""
+    """As `sigterm_as_ctrl_c`, for work that is found again: the interruption is told, and the exit code is `INTERRUPTED`."""
     try:
         with sigterm_as_ctrl_c():
             yield
     except KeyboardInterrupt:
         click.echo(message, err=True)
-        raise SystemExit(130) from None
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

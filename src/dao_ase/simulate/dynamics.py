@@ -58,6 +58,8 @@ class DynamicsSettings:
         for name in ("timestep", "damping", "interval"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.seed < 0:
+            raise ValueError(f"the seed is {self.seed}; it must not be negative")
         if self.pressure and self.ensemble != "npt":
             raise ValueError(f"a pressure of {self.pressure} GPa needs the ensemble npt, not {self.ensemble}")
 
@@ -110,6 +112,7 @@ def run_dynamics(
     moving.get_potential_energy()  # atoms that have none leave no file
     integrator = _integrator(moving, settings, max(done, 0))
     kept = ["energy", "forces", *(["stress"] if _volume(moving) else [])]
+    Path(path).parent.mkdir(parents=True, exist_ok=True)  # now that nothing is refused any more
     with Trajectory(path, "a" if done >= 0 else "w", properties=kept) as file:
         if done < 0:
             file.set_description({"dynamics": asdict(settings)})

@@ -18,6 +18,8 @@ FORMS = ("birchmurnaghan", "vinet", "murnaghan", "pouriertarantola")
 """Equations of state, as ASE names them."""
 MIN_POINTS = 5
 """A fit of four parameters needs one point more."""
+SAME_ENERGY = 1e-10
+"""eV; energies that differ by less differ by rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,11 @@ def _fit(results: list[Relaxation], form: str, *, fixed: bool) -> EquationOfStat
         reasons = dict.fromkeys(one.reason for one in results if not one.converged)
         raise ValueError(f"only {len(good)} of {len(results)} volumes have an energy: {'; '.join(reasons)}")
     volumes, energies = np.array([one.volume for one in good]), np.array([one.energy for one in good])
+    if np.ptp(energies) < SAME_ENERGY:
+        raise ValueError(
+            f"the energy is the same at all volumes from {volumes[0]:.4g} to {volumes[-1]:.4g} Å³: the atoms are farther "
+            "apart than DAO-P sees; is the cell too large?"
+        )
     lowest = int(energies.argmin())
     if lowest in (0, len(good) - 1):
         raise ValueError(

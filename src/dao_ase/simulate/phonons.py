@@ -30,6 +30,8 @@ IMAGINARY = -0.1
 """THz; modes below it are called imaginary. Acoustic modes at Γ miss zero by less."""
 SYMPREC = 1e-3
 """Å by which atoms may miss their symmetric places."""
+NO_FORCE = 1e-8
+"""eV/Å; a displacement that causes less, where a bond causes some 0.01, causes none."""
 FORCE_CONSTANT_BYTES = 9 * 8
 """Of each pair of atoms in the supercell, as phonopy keeps them."""
 WAVENUMBER = 33.35641
@@ -123,7 +125,9 @@ def phonons(
     refuse_too_large(FORCE_CONSTANT_BYTES * size**2, f"the force constants of a supercell of {size} atoms")
     program = _phonopy(crystal, repeats)
     program.generate_displacements(distance=displacement)
-    program.forces = _forces(program, model, on_force)
+    forces = _forces(program, model, on_force)
+    _refuse_unbound(forces, model, crystal, repeats)
+    program.forces = forces
     program.produce_force_constants(show_drift=False)
     program.symmetrize_force_constants()
     return _evaluate(program, repeats, mesh, temperatures)
@@ -164,6 +168,21 @@ def _forces(program: Any, model: Potential, on_force: Callable[[int, int], objec
         if on_force is not None:
             on_force(done, len(supercells))
     return np.stack(forces)
+
+
+def _refuse_unbound(forces: NDArray[np.float64], model: Potential, crystal: Crystals, repeats: tuple[int, ...]) -> None:
+    """An error where no displaced atom is pulled back: nothing vibrates."""
+    if np.abs(forces).max() > NO_FORCE:
+        return
+    if forces.shape[1] == 1:
+        raise ValueError(
+            f"a supercell of {list(repeats)} holds a single atom, which moves with all its images: no force comes from "
+            "that; take a larger supercell"
+        )
+    raise ValueError(
+        f"no force pulls displaced atoms back: none has a neighbour within DAO-P's cutoff, here "
+        f"{model.max_cutoff(crystal.atomic_numbers):.1f} Å, so there are no phonons; is the cell too large?"
+    )
 
 
 def _evaluate(program: Any, repeats: tuple[int, ...], mesh: float, temperatures: Sequence[float]) -> Phonons:
