@@ -6,6 +6,9 @@ import ase.io
 import click
 import pytest
 from ase.build import bulk
+from monty.serialization import dumpfn
+from pymatgen.core import Lattice, Molecule, Structure
+from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry
 
 from dao_ase.cli.inputs import read_structure, read_structures
 
@@ -39,6 +42,20 @@ def test_an_index_counts_what_cannot_be_read(broken_in_the_middle):
     assert str(read_structure(broken_in_the_middle, -1).atoms.symbols) == "Au"
     with pytest.raises(click.ClickException, match=r"(?s)#1: not a structure.*has no structure 1"):
         read_structure(broken_in_the_middle, 1)
+
+
+def test_entries_of_pymatgen_are_read_as_their_structures(tmp_path):
+    salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    entry, bare = ComputedStructureEntry(salt, -27.0, entry_id="mp-22862"), ComputedEntry("NaCl", -6.8)
+    dumpfn(entry, tmp_path / "one.json")
+    assert read_structure(tmp_path / "one.json").atoms.get_chemical_formula() == "Cl4Na4"
+    dumpfn([bare, entry, salt, Molecule(["H", "H"], [[0, 0, 0], [0, 0, 0.74]])], tmp_path / "many.json")
+    inputs, problems = read_structures([tmp_path / "many.json"])
+    assert [one.name for one in inputs] == [f"{tmp_path / 'many.json'}#{place}" for place in (1, 2)]
+    assert [problem.split(": ")[1].split(";")[0] for problem in problems] == [
+        "a ComputedEntry holds no structure",
+        "a Molecule holds no structure",
+    ]
 
 
 def test_a_file_without_any_frame_is_one_problem(tmp_path):

@@ -97,10 +97,11 @@ def read_crystal(path: Path, index: int | None = None) -> tuple[Input, Crystals]
 
 
 def _pymatgen_frames(path: Path) -> tuple[dict[int, Atoms], list[str]]:
-    """The structures of a JSON file of pymatgen's, one or a list, by place, and why others are none; neither of another
-    file."""
+    """The structures of a JSON file of pymatgen's, or those of its entries, one or a list, by place, and why others are
+    none; neither of another file."""
     if not path.name.endswith((".json", ".json.gz")):
         return {}, []
+    from monty.json import MSONable
     from monty.serialization import loadfn
     from pymatgen.core import Structure
 
@@ -114,10 +115,14 @@ def _pymatgen_frames(path: Path) -> tuple[dict[int, Atoms], list[str]]:
     frames: dict[int, Atoms] = {}
     refused: list[str] = []
     for place, one in enumerate(entries):
-        if not isinstance(one, Structure):
-            continue
+        structure = getattr(one, "structure", one)  # that of a ComputedStructureEntry
         try:
-            frames[place] = atoms_from_structure(one)
+            if isinstance(structure, Structure):
+                frames[place] = atoms_from_structure(structure)
+            elif isinstance(one, MSONable):
+                raise ValueError(
+                    f"a {type(one).__name__} holds no structure; give a Structure or ComputedStructureEntry"
+                )
         except ValueError as error:
             refused.append(f"{path}, structure {place + 1} of {len(entries)}: {error}")
     return frames, refused
