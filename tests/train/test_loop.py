@@ -86,6 +86,20 @@ def test_resumed_training_equals_uninterrupted(tmp_path, optimizer):
         assert torch.equal(resumed[name], tensor), name
 
 
+def test_steps_that_a_kill_lost_are_logged_once(tmp_path):
+    """The log is written as the run goes, the state now and then: a kill leaves lines of steps that are taken again."""
+    part = trainer(tmp_path)
+    for _ in range(17):
+        part._train_step()
+    part.save()
+    logged = ['{"step": 10, "loss": 1.5}\n', '{"step": 20, "loss": 2.5}\n', '{"step": 30, "lo']
+    (tmp_path / "log.jsonl").write_text("".join(logged))
+    trainer(tmp_path).run(progress=False)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [10, 20, 30, 40]
+    assert lines[0]["loss"] == 1.5 and lines[1]["loss"] != 2.5
+
+
 def test_a_run_goes_on_with_other_settings_and_says_so(tmp_path):
     trainer(tmp_path, total_steps=6).run(progress=False)
     assert trainer(tmp_path, total_steps=6).changed == []

@@ -19,7 +19,7 @@ from dao_ase import checkpoint
 from dao_ase.train import together
 from dao_ase.train.config import TrainConfig
 from dao_ase.train.optimizer import MovingAverage, build_optimizer, learning_rate_factor
-from dao_ase.whole_files import write_json
+from dao_ase.whole_files import write_json, write_text
 
 
 @runtime_checkable
@@ -49,7 +49,7 @@ class Compilable(Protocol):
 class Trainer:
     """Trains ``model`` in ``folder``; a second Trainer on the same folder continues the first one exactly.
 
-    The folder holds ``config.json``, ``log.jsonl`` (one line every ``log_every`` steps), ``state.safetensors`` (everything
+    The folder holds ``config.json``, ``log.jsonl`` (a line every ``log_every`` steps), ``state.safetensors`` (everything
     needed to resume) and ``weights.safetensors`` (the moving average, ready for use). Settings may change on the way, but
     for the model and the optimizer; ``changed`` names those that are others than when the state was saved.
     """
@@ -93,6 +93,7 @@ class Trainer:
         spent = self.seconds
         bar = tqdm(total=self.config.total_steps, initial=self.step, disable=not (progress and self.rank == 0))
         window: list[dict[str, float]] = []
+        self._cut_log()
         asked_to_stop, restore = _watch_for_termination()
         try:
             while self.step < self.config.total_steps:
@@ -189,6 +190,16 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
             return self.objective.loss(self.model, batch, rng)
 
+    def _cut_log(self) -> None:
+        """Takes what a kill left beyond the step of the state out of the log: those steps are taken again."""
+        file = self.folder / "log.jsonl"
+        if self.rank != 0 or not file.exists():
+            return
+        lines = file.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if _is_until(line, self.step)]
+        if len(kept) < len(lines):
+            write_text(file, "".join(kept))
+
     def _log(self, values: dict[str, float]) -> None:
         if self.rank != 0:
             return
@@ -196,6 +207,14 @@ class Trainer:
         line |= {name: float(f"{value:.6g}") for name, value in values.items()}
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _is_until(line: str, step: int) -> bool:
+    """Whether a line of the log is whole and of this step or an earlier one."""
+    try:
+        return json.loads(line)["step"] <= step
+    except ValueError:  # a kill cut it
+        return False
 
 
 def _watch_for_termination() -> tuple[threading.Event, Callable[[], object]]:
