@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import random
 from dataclasses import replace
 
@@ -222,6 +223,7 @@ def test_bad_rows_are_named_and_counted(tmp_path, trunk):
         line(id="half", tc=2, sites=half),
         line(id="none", tc=None),
         line(id="zero", tc=0),
+        line(id="endless", tc=math.inf),
         line(id="flat", tc=1, lattice=[[1, 0, 0]] * 3),
         '{"id": "cut\n',
         line(id="strange", tc=1, sites=[[[["Xx", 1.0]], [0, 0, 0]]]),
@@ -239,12 +241,13 @@ def test_bad_rows_are_named_and_counted(tmp_path, trunk):
         "half": "partial occupancy",
         "none": "missing target",
         "zero": "not positive",
+        "endless": "not finite",
         "flat": "singular cell",
         "strange": "unknown element",
         "twice": "atoms coincide",
         "doped": "held out",
     }
-    assert len(table.left_out) == 8
+    assert len(table.left_out) == 9
     with pytest.raises(ValueError, match="columns with numbers: tc; 4 cannot be used, half: a site"):
         read_table([source], Target("gap"), trunk.elements)
 

@@ -211,12 +211,14 @@ def _why_not(
 ) -> tuple[str, str] | None:
     """The rule and the reason by which a row is left out, if it is."""
     value = record.labels.get(target.name)
-    if value is None or np.ndim(value) != 0 or not math.isfinite(float(value)):
+    if value is None or np.ndim(value) != 0 or math.isnan(float(value)):
         text = record.texts.get(target.name)
         if text is not None:
             return "not a number", f"the column {target.name!r} holds {text!r}"
         return "missing target", f"the column {target.name!r} holds no number"
     number = float(value)
+    if math.isinf(number):
+        return "not finite", f"{target.name} is {number:g}; a finite number can be learnt"
     if target.log and number <= 0:
         return "not positive", f"{target.name} is {number:g}, which has no logarithm"
     if number < least:
