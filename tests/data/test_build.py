@@ -148,6 +148,22 @@ def test_a_build_that_fails_resumes(tmp_path, monkeypatch):
         patch.setattr(build_module.shutil, "rmtree", lambda path: None)
         build([open_source(source)], tmp_path / "store", AS_IS)
     assert staged.stat().st_mtime_ns == before
+    assert staged.exists()  # as after a kill between the index and the end
+    build_from(source, tmp_path / "store")
+
+
+def test_what_a_build_of_other_rules_had_read_is_removed(tmp_path, monkeypatch):
+    source = write_npz(tmp_path / "a.npz", CRYSTALS)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module, "_select", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build([open_source(source)], tmp_path / "store", AS_IS)
+    assert list((tmp_path / "store").glob(".build-*/stage-*"))
+    build_from(source, tmp_path / "store", BuildRules(min_atoms=2, max_e_hull=None, deduplicate=False))
 
 
 @pytest.mark.slow

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 SHARD = 1 << 16
 """Crystals in one shard of a finished store."""
+WORK = ".build-"
+"""Beginning of the names of folders in a store for what a build has read; it ends with a key of sources and rules."""
 STABLE = 0.08
 """eV/atom above the hull; up to here the paper calls a crystal stable."""
 
@@ -71,9 +73,10 @@ def build(sources: Sequence[Source], path: str | Path, rules: BuildRules, worker
     if (path / INDEX).is_file():
         store = CrystalStore.open(path)
         if store.about.get("key") == key:
+            _discard_work(path)
             return store
         raise FileExistsError(f"{str(path)!r} holds another store; give another folder or delete it")
-    work = path / f".build-{key}"
+    work = path / f"{WORK}{key}"
     work.mkdir(parents=True, exist_ok=True)
     excluded = [record for file in rules.exclude for record in read(open_source(file))]
     logger.info("reading %s", ", ".join(source.name for source in sources))
@@ -92,8 +95,14 @@ def build(sources: Sequence[Source], path: str | Path, rules: BuildRules, worker
         shutil.rmtree(work)
         raise ValueError(f"none of the {counts['read']} crystals can be kept: {counts['left out']}")
     _finish(path, selection, left_out, {"key": key, **plan, "counts": counts})
-    shutil.rmtree(work)
+    _discard_work(path)
     return CrystalStore.open(path)
+
+
+def _discard_work(path: Path) -> None:
+    """Removes what builds of a finished store have left, also those that were interrupted and had other rules."""
+    for work in path.glob(f"{WORK}*"):
+        shutil.rmtree(work)
 
 
 def _select(
