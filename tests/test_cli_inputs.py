@@ -58,6 +58,18 @@ def test_entries_of_pymatgen_are_read_as_their_structures(tmp_path):
     ]
 
 
+def test_a_cif_that_was_cut_is_remarked_on(tmp_path, capsys):
+    file = tmp_path / "salt.cif"
+    ase.io.write(file, bulk("NaCl", "rocksalt", a=5.6, cubic=True))
+    assert len(read_structure(file).atoms) == 8 and not capsys.readouterr().err
+    file.write_text("".join(file.read_text().rstrip().splitlines(keepends=True)[:-2]))
+    assert len(read_structure(file).atoms) == 6
+    assert capsys.readouterr().err == (
+        f"{file}: may have been cut off: its atoms are Na3 Cl3, its formula is Na4 Cl4; complete the list of atoms, with "
+        "which it ends, or mend its _chemical_formula_sum\n"
+    )
+
+
 def test_a_file_without_any_frame_is_one_problem(tmp_path):
     file = tmp_path / "none.xyz"
     file.write_text("not\na\nfile\n")

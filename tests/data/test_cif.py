@@ -11,7 +11,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
 
 from crystals import CRYSTALS, SHARED, needs_shared
-from dao_ase.data.cif import NotSimple, read_any_cif, read_cif, read_simple_cif
+from dao_ase.data.cif import NotSimple, missing_atoms, read_any_cif, read_cif, read_simple_cif
 from dao_ase.data.records import RejectedRecord
 from dao_ase.data.tables import NpzSource
 
@@ -80,6 +80,40 @@ def test_what_cannot_be_used_is_named():
     with pytest.raises(RejectedRecord) as caught:
         read_cif(str(CifWriter(structure)))
     assert caught.value.rule == "unknown element"
+
+
+@pytest.mark.parametrize("name", sorted(CRYSTALS))
+@pytest.mark.parametrize("symprec", [None, 0.01])
+def test_a_cif_that_was_cut_between_two_sites_is_refused(name, symprec):
+    """Where that shows: the number of sites of an element alone may be anything."""
+    lines = str(CifWriter(CRYSTALS[name], symprec=symprec)).splitlines(keepends=True)
+    first = next(place for place, line in enumerate(lines) if "_atom_site_occupancy" in line) + 1
+    for end in range(first + 1, len(lines)):
+        with pytest.raises(RejectedRecord, match=r"may have been cut off: its atoms are .*, its formula is") as caught:
+            read_cif("".join(lines[:end]))
+        assert caught.value.rule == "cut off"
+    read_cif("".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("formula", "lacking"),
+    [
+        ("'Na4 Cl4'", False),
+        ("'Na Cl'", False),
+        ("Na4 Cl4 H2", False),  # hydrogen that was not located
+        ("'Na1.02 Cl0.98'", False),
+        ("?", False),
+        ("'Na4 K4'", False),  # another crystal, not a part of it
+        ("'Na8 Cl8'", True),
+        ("'Na1 Cl2'", True),
+    ],
+)
+def test_atoms_are_missing_where_a_plain_formula_has_more_of_them(formula, lacking):
+    cif = SALT.replace("'Na4 Cl4'", formula)
+    atomic_numbers = read_simple_cif(SALT)[2].tolist()
+    assert bool(missing_atoms(cif, atomic_numbers)) == lacking
+    assert not missing_atoms(cif + "#END\n", atomic_numbers), "a file that has an end is whole"
+    assert not missing_atoms(cif + "_note x\n", atomic_numbers)
 
 
 @settings(max_examples=150, deadline=None)

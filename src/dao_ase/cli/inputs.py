@@ -68,7 +68,24 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
                 problems.append(f"{name}: sites are partly occupied; give an ordered structure")
             else:
                 inputs.append(Input(name, atoms, place))
+        if not refused:
+            _remark_on_missing_atoms(path, frames)
     return inputs, problems
+
+
+def _remark_on_missing_atoms(path: Path, frames: dict[int, Atoms]) -> None:
+    """Says on stderr which structures of a CIF lack atoms of their own formula, as where it was cut."""
+    from dao_ase.convert import is_partly_occupied
+    from dao_ase.data.cif import blocks_of, missing_atoms
+    from dao_ase.data.reading import ending, text_of
+
+    blocks = blocks_of(text_of(path)) if ending(path) == ".cif" and path.exists() else []
+    if len(blocks) != len(frames):
+        return
+    for block, (place, atoms) in zip(blocks, frames.items(), strict=True):
+        if not is_partly_occupied(atoms) and (lacking := missing_atoms(block, atoms.numbers.tolist())):
+            name = str(path) if len(frames) == 1 else f"{path}#{place}"
+            click.echo(f"{name}: may have been cut off: {lacking}", err=True)
 
 
 def read_structure(path: Path, index: int | None = None) -> Input:

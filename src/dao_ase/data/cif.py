@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import takewhile
 
 import numpy as np
 
-from dao_ase.composition import ATOMIC_NUMBERS
+from dao_ase.composition import ATOMIC_NUMBERS, SYMBOLS
 from dao_ase.data.records import RejectedRecord
 
 Cell = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -24,6 +27,8 @@ SITE_TOLERANCE = 1e-4
 
 _LENGTHS = [re.compile(rf"^_cell_length_{axis}[ \t]+(\S+)[ \t]*$", re.MULTILINE) for axis in "abc"]
 _ANGLES = [re.compile(rf"^_cell_angle_{axis}[ \t]+(\S+)[ \t]*$", re.MULTILINE) for axis in ("alpha", "beta", "gamma")]
+_FORMULA = re.compile(r"""^_chemical_formula_sum\s+['"]?([^'"\n]+?)['"]?[ \t]*$""", re.MULTILINE)
+_COUNT = re.compile(r"([A-Z][a-z]?)(\d*)")
 _BLOCK = re.compile(r"^\s*data_", re.MULTILINE)
 _TYPE = re.compile(r"([A-Z][a-z]?)(?:\d*[+-])?")
 _OPERATION = re.compile(r"'([^']*)'")
@@ -42,9 +47,30 @@ def read_cif(text: str) -> Cell:
     >>> lattice, frac_coords, atomic_numbers = read_cif(open("NaCl.cif").read())      # doctest: +SKIP
     """
     try:
-        return read_simple_cif(text)
+        cell = read_simple_cif(text)
     except (NotSimple, ArithmeticError):
-        return read_any_cif(text)
+        cell = read_any_cif(text)
+    if lacking := missing_atoms(text, cell[2].tolist()):
+        raise RejectedRecord("cut off", f"the CIF may have been cut off: {lacking}")
+    return cell
+
+
+def missing_atoms(text: str, atomic_numbers: Sequence[int]) -> str:
+    """What is missing, in words, from the atoms of a CIF that ends with their list, by its own formula; "" for nothing.
+
+    A file that was cut between two sites is right in every other respect. Not compared are formulas whose counts are not
+    whole, and hydrogen, which many do not locate; a cell may hold the formula any number of times.
+    """
+    formula, found = _stated_formula(text), Counter(atomic_numbers)
+    shares = [found[number] / count for number, count in formula.items() if number != 1]
+    if not shares or set(found) - set(formula) or not _ends_with_sites(text):
+        return ""
+    if min(shares) >= 1 and min(shares) == max(shares):
+        return ""
+    return (
+        f"its atoms are {_in_words(found)}, its formula is {_in_words(formula)}; complete the list of atoms, with which it "
+        "ends, or mend its _chemical_formula_sum"
+    )
 
 
 def blocks_of(text: str) -> list[str]:
@@ -103,6 +129,26 @@ def read_any_cif(text: str) -> Cell:
             raise RejectedRecord("unknown element", f"{site.species_string!r} is not the symbol of an element")
         numbers.append(ATOMIC_NUMBERS[symbol])
     return structure.lattice.matrix.copy(), structure.frac_coords, np.array(numbers, dtype=np.int64)
+
+
+def _stated_formula(text: str) -> dict[int, int]:
+    """How many atoms of which atomic number ``_chemical_formula_sum`` names; none where that is not plain."""
+    stated = _FORMULA.findall(text)
+    parts = [_COUNT.fullmatch(part) for part in stated[0].split()] if len(stated) == 1 else []
+    counts = {ATOMIC_NUMBERS[part[1]]: int(part[2] or 1) for part in parts if part and part[1] in ATOMIC_NUMBERS}
+    return counts if len(counts) == len(parts) and all(counts.values()) else {}
+
+
+def _ends_with_sites(text: str) -> bool:
+    """Whether nothing stands behind the sites, not even a comment."""
+    last = re.split(r"^[ \t]*loop_", text, flags=re.MULTILINE)[-1]
+    lines = [line.strip() for line in last.splitlines() if line.strip()]
+    tags = list(takewhile(lambda line: line.startswith("_"), lines))
+    return "_atom_site_fract_x" in tags and not any(line.startswith(("_", "#")) for line in lines[len(tags) :])
+
+
+def _in_words(counts: Mapping[int, int]) -> str:
+    return " ".join(f"{SYMBOLS[number]}{count}" for number, count in counts.items() if count)
 
 
 def _only(pattern: re.Pattern, text: str) -> str:
