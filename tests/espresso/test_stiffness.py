@@ -111,6 +111,7 @@ def test_labels_are_relative_to_rest_and_are_not_made_twice(store, program, tmp_
     assert program() == 6
     with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
         assert set(file["parent_id"]) == {"silicon"} and set(file["kind"]) == {KIND}
+        assert file["strain"].tolist() == ["rest", *2 * ["volume"], *6 * ["shape"], *3 * ["moved"]]
     frames = LabelledCrystals.load(tmp_path / "out.npz")
     assert len(frames) == 12 and np.isnan(frames.energy).all()
     np.testing.assert_allclose(frames.stress[:10], 0, atol=1e-9)

@@ -14,7 +14,7 @@ from dao_ase.train.config import TrainConfig
 from dao_ase.train.labelled import LabelledBatches, LabelledCrystals, NeighborCache, fit_references
 from dao_ase.train.loop import Trainer
 from dao_ase.train.potential_objective import PotentialObjective
-from dao_ase.train.potential_task import HELD_OUT_FORMULAS, load_potential_data
+from dao_ase.train.potential_task import HELD_OUT_FORMULAS, _often, load_potential_data
 from named import NAMED, MorsePotential, random_potential, rattled, to_crystals
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -191,6 +191,15 @@ def test_strained_solids_are_dft_frames_of_their_own(tmp_path):
     assert 0 < held < count and len(data.val_dft) - len(without.val_dft) == held
     assert len(data.train) - len(without.train) == count - held
     assert (data.repeats[len(without.train) :] == 10).all(), "they come last, so that pairs that were found before stay"
+
+
+def test_frames_come_as_often_as_is_said_of_what_was_done_to_them(tmp_path):
+    path = tmp_path / "stiffness.npz"
+    np.savez(path, n_atoms=np.ones(3), strain=np.array(["rest", "shape", "shape"]))
+    assert _often(path, 7).tolist() == [7, 7, 7]
+    assert _often(path, {"rest": 1, "shape": 30, "moved": 4}).tolist() == [1, 30, 30]
+    with pytest.raises(ValueError, match=r"holds frames of \['shape'\], and how often is said of \['rest'\]"):
+        _often(path, {"rest": 1})
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the reference data sets beside the checkout")

@@ -17,12 +17,14 @@ KIND = 3
 
 
 class LabelledFrame(NamedTuple):
-    """A frame with forces (eV/Å), stress (eV/Å³, ASE's sign; not a number where it is not to be learnt) and its origin."""
+    """A frame with forces (eV/Å), stress (eV/Å³, ASE's sign; not a number where it is not to be learnt), its origin and the
+    name of what was done to it."""
 
     atoms: Atoms
     forces: NDArray[np.float64]
     stress: NDArray[np.float64]
     parent: str
+    strain: str = ""
 
 
 def require_npz(output: str | Path) -> Path:
@@ -40,6 +42,7 @@ def write_frames(frames: Sequence[LabelledFrame], output: Path) -> None:
         "frac_coords": np.concatenate([one.atoms.get_scaled_positions() for one in frames]).astype(np.float32),
         "lattice": np.array([one.atoms.cell.array for one in frames], np.float32),
         "parent_id": np.array([one.parent for one in frames], dtype=np.str_),
+        "strain": np.array([one.strain for one in frames], dtype=np.str_),
         "kind": np.full(len(frames), KIND, np.uint8),
         "energy_per_atom": np.full(len(frames), np.nan),
         "forces": np.concatenate([one.forces for one in frames]).astype(np.float32),

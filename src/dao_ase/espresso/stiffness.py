@@ -45,6 +45,8 @@ STRETCH, SHEAR = 0.015, 0.02
 """Strain along z; engineering strain of y against z."""
 STEP = 0.08
 """Å by which an atom is moved along z."""
+STRAINS = ("rest", *len(VOLUMES) * ["volume"], "shape", "shape", "moved")
+"""What was done to each frame of `strained_frames`; training takes each kind as often as it is told."""
 BETWEEN = (1 / 3, 1 / 10)
 """At these parts of a stretch, a shear and a displacement the answer is taken to be this part of the whole one."""
 SUPERCELL = 8
@@ -237,7 +239,7 @@ def _label_crystal(
             logger.info("%s is left out: %.1f GPa at rest, so too few plane waves", formula, pressure)
         else:
             at_rest = at_rest if labelled else end.stress * (np.nan if only_forces else 1.0)
-            whole = LabelledFrame(calculation.atoms, end.forces, end.stress - at_rest, parent)
+            whole = LabelledFrame(calculation.atoms, end.forces, end.stress - at_rest, parent, STRAINS[number])
             labelled.append(whole)
             if number > len(VOLUMES):
                 labelled += [_between(frames[0], whole, part) for part in BETWEEN]
@@ -253,7 +255,7 @@ def _between(rest: Atoms, whole: LabelledFrame, part: float) -> LabelledFrame:
     """
     atoms = whole.atoms.copy()
     start = rest.repeat((1, 1, len(atoms) // len(rest)))
-    is_strained = not np.allclose(atoms.cell.array, start.cell.array)
     atoms.set_cell(start.cell.array + part * (atoms.cell.array - start.cell.array))
     atoms.positions = start.positions + part * (whole.atoms.positions - start.positions)
-    return LabelledFrame(atoms, part * whole.forces, whole.stress * (part if is_strained else np.nan), whole.parent)
+    stress = whole.stress * (np.nan if whole.strain == "moved" else part)
+    return whole._replace(atoms=atoms, forces=part * whole.forces, stress=stress)

@@ -48,7 +48,7 @@ def load_potential_data(
     label_repeats: int = 1,
     more_labels: Sequence[str | Path] = (),
     at_rest: str | Path | None = None,
-    more_dft: Mapping[str | Path, int] | None = None,
+    more_dft: Mapping[str | Path, int | Mapping[str, int]] | None = None,
     min_label_atoms: int = 1,
     rest_repeats: int = 1,
 ) -> PotentialData:
@@ -60,8 +60,9 @@ def load_potential_data(
     (the best one leaves 0.08 eV/atom). ``more_labels`` are files that ``dao-ase data label`` wrote: trained on by the same
     rules, and not validated on, so that runs with and without them can be compared; so are the crystals of the store
     ``at_rest`` (at_rest.py). ``more_dft`` are files that ``dao-ase data stiffness`` or ``close-pairs`` wrote, each with how
-    often a pass takes each of its frames; it takes each label ``label_repeats`` times, each other DFT frame ``dft_repeats``
-    times, and a crystal at rest ``rest_repeats`` times. Labels of fewer than ``min_label_atoms`` atoms are taken for the references of the
+    often a pass takes each of its frames, of strained crystals by what was done to them (rest, volume, shape, moved) if a
+    mapping says so; it takes each label ``label_repeats`` times, each other DFT frame ``dft_repeats`` times, and a crystal
+    at rest ``rest_repeats`` times. Labels of fewer than ``min_label_atoms`` atoms are taken for the references of the
     elements only: the potential that made them is too soft in simple solids.
     """
     folder = Path(folder)
@@ -79,7 +80,7 @@ def load_potential_data(
     for path, often in (more_dft or {}).items():  # made of nothing that is in the test sets
         dft = dft.join(further := LabelledCrystals.load(path))
         subset = np.append(subset, np.full(len(further), Path(path).stem))
-        dft_test, dft_repeated = np.pad(dft_test, (0, len(further))), np.append(dft_repeated, [often] * len(further))
+        dft_test, dft_repeated = np.pad(dft_test, (0, len(further))), np.append(dft_repeated, _often(path, often))
     never = {reduced_key(Composition.parse(formula).atomic_numbers) for formula in HELD_OUT_FORMULAS}
 
     label_formulas, dft_formulas = labels.formulas(), dft.formulas()
@@ -109,6 +110,17 @@ def load_potential_data(
             "DFT frames of held-out superconductors": int(dft_never.sum()),
         },
     )
+
+
+def _often(path: str | Path, often: int | Mapping[str, int]) -> NDArray[np.int64]:
+    """How often each frame of a file is taken: all alike, or by what was done to them."""
+    with np.load(path, allow_pickle=False) as file:
+        if not isinstance(often, Mapping):
+            return np.full(len(file["n_atoms"]), often)
+        strains = file["strain"].tolist() if "strain" in file else [""]
+    if unknown := set(strains) - set(often):
+        raise ValueError(f"{str(path)!r} holds frames of {sorted(unknown)}, and how often is said of {sorted(often)}")
+    return np.array([often[strain] for strain in strains])
 
 
 def _dft_frames(folder: Path) -> tuple[LabelledCrystals, NDArray, NDArray]:
