@@ -278,6 +278,24 @@ def test_a_failed_calculation_leaves_no_results_of_other_atoms():
             ask()
 
 
+def test_an_interrupted_calculation_leaves_no_neighbours_of_other_atoms(monkeypatch):
+    """As by Ctrl-C in a notebook, between the search for neighbours and their use."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    calc, dense = calculator(), bulk("Si", a=3.9)
+    calc.calculate(bulk("Si"))
+    with monkeypatch.context() as patch:
+        patch.setattr("dao_ase.calculator.Layout", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            calc.calculate(dense)
+    fresh = calculator()
+    for one in (calc, fresh):
+        one.calculate(dense)
+    assert calc.results["energy"] == fresh.results["energy"]
+
+
 def test_charges_and_spins_change_nothing():
     atoms = NAMED["salt"].copy()
     atoms.calc = calculator()

@@ -50,6 +50,18 @@ def test_small_steps_reuse_the_list():
     assert verlet.builds == 2
 
 
+def test_an_interrupted_search_is_made_again(monkeypatch):
+    atoms = NAMED["salt"]
+    verlet = VerletList(MODEL, torch.tensor(atoms.numbers).long(), skin=0.5)
+    verlet.update(atoms.positions, atoms.cell.array)
+    with monkeypatch.context() as patch:
+        patch.setattr(verlet, "_refuse", lambda slots: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            verlet.update(atoms.positions + 1.5 * np.array([[1], *[[-1]] * (len(atoms) - 1)]), atoms.cell.array)
+    verlet.update(atoms.positions, atoms.cell.array)
+    assert inside(verlet, atoms, atoms.positions, atoms.cell.array) == exact(atoms, atoms.positions, atoms.cell.array)
+
+
 def test_coincident_atoms_are_named():
     numbers = torch.tensor([14, 14, 14])
     with pytest.raises(ValueError, match=r"atoms 1 and 2 are 0\.01 Å apart"):

@@ -195,7 +195,9 @@ class DAOCalculator(Calculator):
 
     def _predict(self, verlet: VerletList, positions: NDArray, lattice: NDArray) -> Prediction:
         device = self.model.reference.device
-        if verlet.update(positions, lattice) or self._layout is None:
+        if verlet.update(positions, lattice):
+            self._layout = None  # an interrupt, or too little memory, must not leave that of other neighbours
+        if self._layout is None:
             numbers = verlet.atomic_numbers.to(device)
             rows = Neighbors.from_pairs(verlet.pairs, len(positions)).to(device)
             self._layout = Layout(self.model, numbers, rows, torch.zeros_like(numbers))

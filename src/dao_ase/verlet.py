@@ -52,6 +52,7 @@ class VerletList:
         """Makes `pairs` right for this geometry (Å); whether they had to be found again."""
         if self._holds(positions, lattice):
             return False
+        self._at = None  # until the new pairs are there: an interrupt must not leave them with the old geometry
         self._refuse_too_many(lattice)
         x, cell = torch.tensor(positions), torch.tensor(lattice)
         pairs = find_pairs(x, cell, self.cutoff + self.skin, periodic=self.periodic, backend=self.backend)
@@ -59,8 +60,8 @@ class VerletList:
         self.pairs = self.model.within_cutoff(self.atomic_numbers, x, cell, pairs, self.skin)
         self.degree = largest_degree(self.pairs, len(self.atomic_numbers))
         self._refuse(len(self.atomic_numbers) * self.degree)
-        self._at = (positions.copy(), lattice.copy())
         self.builds += 1
+        self._at = (positions.copy(), lattice.copy())
         return True
 
     def _holds(self, positions: NDArray, lattice: NDArray) -> bool:
