@@ -63,6 +63,15 @@ def test_an_interrupted_run_goes_on(store, tmp_path, monkeypatch):
     assert all((one[name] == two[name]).all() for name in one.files)
 
 
+def test_parents_of_which_nothing_passes_the_gates(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(drawn, "PART", 1)
+    refused = iter(["distance", None])
+    monkeypatch.setattr(drawn, "refusal", lambda structure: next(refused, "volume"))
+    assert draw_crystals(store, tmp_path / "one.npz", DrawRules(each=1), progress=False) == 1
+    with pytest.raises(ValueError, match=r"nothing was drawn .* gates refused all"):
+        draw_crystals(store, tmp_path / "none.npz", DrawRules(each=1), progress=False)
+
+
 def test_what_cannot_be_drawn_is_said(store, tmp_path):
     (tmp_path / "there.npz").touch()
     for arguments, message in (

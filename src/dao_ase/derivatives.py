@@ -133,6 +133,9 @@ def predict_crystals(model: Potential, crystals: Crystals, *, slots: int = 30_00
     """
     model.refuse_untrained(crystals.atomic_numbers.tolist())
     device, dtype = model.reference.device, model.reference.dtype
+    if not len(crystals):
+        nothing = torch.zeros(0, dtype=dtype, device=device)
+        return Prediction(nothing.double(), nothing.double(), nothing.view(0, 3), nothing.view(0, 3, 3), nothing)
     crystals = crystals.to("cpu", torch.float64)
     counts = crystals.num_atoms.tolist()
     pairs = [pairs_of(model, crystal) for crystal in crystals]

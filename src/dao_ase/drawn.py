@@ -93,9 +93,10 @@ def draw_crystals(
     bar = tqdm(drawn, total=len(parts), desc="drawing", unit="part", disable=not progress)
     crystals = [one for part in bar for one in part]
     if not crystals:
-        raise ValueError(
-            f"nothing was drawn: {str(store.path)!r} has no stable crystal of at most {rules.max_atoms} atoms"
+        reason = (
+            "the geometry gates refused all" if len(chosen) else f"no stable crystal has up to {rules.max_atoms} atoms"
         )
+        raise ValueError(f"nothing was drawn with the atoms of {str(store.path)!r}: {reason}")
     _write(output, crystals)
     for file in work.iterdir():
         file.unlink()
