@@ -127,9 +127,12 @@ def test_counts_that_are_no_numbers_are_named(generator):
 def test_what_has_no_energy_comes_last(generator):
     lost, tiny = SALT.copy(), Structure(Lattice.cubic(0.1), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     lost.replace(0, "Na", [np.nan, 0, 0])
+    double = SALT.copy()
+    double.replace(0, "Na", double.frac_coords[-1])
     for rank in ("likely", "energy"):
-        ordered = ranked_groups([[lost, tiny, SALT.copy()]], rank)[0]
-        assert "energy_per_atom" in ordered[0].properties and ordered[1] is lost and ordered[2] is tiny
+        ordered = ranked_groups([[lost, tiny, double, SALT.copy()]], rank)[0]
+        assert ordered[0].properties["energy_per_atom"] < 0 and ordered[1:] == [lost, tiny, double]
+        assert not any("energy_per_atom" in one.properties for one in ordered[1:])
 
 
 @pytest.mark.parametrize("rank", ["likely", "energy", "stability", False])

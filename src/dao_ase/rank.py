@@ -46,7 +46,7 @@ def installed_potential() -> Potential | None:
 def with_energies(structures: list[Structure], potential: Potential) -> list[Structure]:
     """The same structures, each with ``properties["energy_per_atom"]`` (eV/atom) where the potential knows its elements.
 
-    What has coordinates that are not finite, or next to no volume, gets none.
+    What has coordinates that are not finite, next to no volume, or two atoms on one place gets none.
     """
     known = set(potential.elements)
     described = [one for one in structures if set(one.atomic_numbers) <= known and has_energy(one)]
@@ -54,7 +54,8 @@ def with_energies(structures: list[Structure], potential: Potential) -> list[Str
         crystals = from_structures(described)
         energies = predict_crystals(potential, crystals).energy / crystals.num_atoms
         for structure, energy in zip(described, energies.tolist(), strict=True):
-            structure.properties["energy_per_atom"] = energy
+            if np.isfinite(energy):
+                structure.properties["energy_per_atom"] = energy
     return structures
 
 
