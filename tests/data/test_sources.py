@@ -40,6 +40,13 @@ def test_npz(tmp_path):
     assert [(record.source, record.row) for record in records] == [("a.npz", row) for row in range(4)]
 
 
+@pytest.mark.parametrize("column", [7, [1, 2, 3]])
+def test_npz_with_an_array_that_is_of_no_crystals_names_it(tmp_path, column):
+    file = write_npz(tmp_path / "a.npz", CRYSTALS, remarks=column)
+    with pytest.raises(ValueError, match=r"the array 'remarks' has the shape .* 4 crystals"):
+        read_all(file)
+
+
 @pytest.mark.parametrize("symprec", [None, 0.01])
 @pytest.mark.parametrize("packed", [False, True])
 def test_csv(tmp_path, symprec, packed):

@@ -75,12 +75,18 @@ class NpzSource(FileSource):
         missing = {"n_atoms", "numbers", "frac_coords", "lattice"} - set(columns)
         if missing:
             raise ValueError(f"{str(self.path)!r} lacks the arrays {sorted(missing)}; it holds {sorted(columns)}")
-        total = int(columns["n_atoms"].sum())
+        count, total = len(columns["n_atoms"]), int(columns["n_atoms"].sum())
         if total != len(columns["numbers"]) or total != len(columns["frac_coords"]):
             raise ValueError(
                 f"{str(self.path)!r}: n_atoms sums to {total}, but there are {len(columns['numbers'])} numbers and "
                 f"{len(columns['frac_coords'])} coordinates"
             )
+        for name, array in columns.items():
+            if array.ndim == 0 or len(array) not in (count, total):
+                raise ValueError(
+                    f"{str(self.path)!r}: the array {name!r} has the shape {array.shape}; the file is of {count} crystals "
+                    f"with {total} atoms, and each array has a row for each of one or the other"
+                )
         return columns
 
 
