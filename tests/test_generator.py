@@ -13,7 +13,7 @@ from dao_ase.cells import whole_number
 from dao_ase.checkpoint import CheckpointError, load, save
 from dao_ase.composition import Composition
 from dao_ase.generator import DAOGenerator, StructureGenerator
-from dao_ase.rank import installed_potential, ranked_groups, symmetrized, with_energies
+from dao_ase.rank import distinct, installed_potential, ranked_groups, symmetrized, with_copies, with_energies
 from generation import write_random_generator, write_random_stability
 
 
@@ -212,6 +212,15 @@ def test_guidance_is_one_keyword_and_off_at_zero(generator, guided):
     assert on != off and len(on) == 3
     assert guided.generate("NaCl", n=3, guidance=3.0, rank=False) == on
     assert guided._network.guide(np.float32(3)) == guided._network.guide(3)
+
+
+def test_a_crystal_in_a_larger_cell_is_a_copy():
+    single, double = SALT.copy(), SALT.make_supercell([1, 1, 2], in_place=False).perturb(0.02)
+    other = Structure(SALT.lattice, ["Mg", "O"], SALT.frac_coords)
+    halite = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    structures = [single, other, double, halite, halite.get_primitive_structure()]
+    assert [(structures.index(one), copies) for one, copies in with_copies(structures)] == [(0, 2), (1, 1), (3, 2)]
+    assert distinct(structures) == [single, other, halite] and distinct([]) == []
 
 
 def test_ranking_by_stability(guided):

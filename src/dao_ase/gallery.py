@@ -17,13 +17,11 @@ from dao_ase.composition import Composition
 from dao_ase.database import SETTINGS, open_screen
 from dao_ase.evaluate import match
 from dao_ase.runs import SUMMARY, records_of
+from dao_ase.symmetry import generated_space_group
 from dao_ase.whole_files import write_text
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
-
-SYMMETRY_TOLERANCE = 0.1
-"""Å by which atoms may miss their ideal places when a structure comes without a space group."""
 
 
 def write_gallery(
@@ -87,7 +85,7 @@ def _record(structure: Structure, rank: int, rmse: float | None) -> dict[str, An
     """What the page's script reads of one structure; lengths in Å, volume in Å³/atom, density in g/cm³."""
     properties = structure.properties or {}
     known, energy, height = (properties.get(name) for name in ("space_group", "energy_per_atom", "e_above_hull"))
-    symbol, number = _space_group(structure)
+    symbol, number = generated_space_group(structure)
     lattice = structure.lattice
     formula = Composition.from_atomic_numbers(structure.atomic_numbers).formula
     return {
@@ -114,14 +112,6 @@ def _record(structure: Structure, rank: int, rmse: float | None) -> dict[str, An
         "frac": structure.frac_coords.round(5).tolist(),
         "cif": structure.copy().relabel_sites().to(fmt="cif"),  # a CIF's site labels must be unique
     }
-
-
-def _space_group(structure: Structure) -> tuple[str, int]:
-    """Symbol and number; those of P1 where spglib finds nothing, for example because atoms coincide."""
-    try:
-        return structure.get_space_group_info(symprec=SYMMETRY_TOLERANCE)
-    except (TypeError, ValueError):
-        return "P1", 1
 
 
 def _title(structures: Sequence[Structure]) -> str:

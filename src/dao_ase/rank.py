@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,14 @@ import numpy as np
 
 from dao_ase.calculator import load_potential
 from dao_ase.checkpoint import CheckpointError, default_weights
+from dao_ase.composition import reduced_key
 from dao_ase.convert import from_structures, to_structures
 from dao_ase.crystals import Crystals
 from dao_ase.derivatives import predict_crystals
 from dao_ase.gates import has_energy
 from dao_ase.relax import relax
 from dao_ase.stability import energies_above_hull, load_stability
+from dao_ase.symmetry import GENERATED, generated_space_group
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -23,9 +26,6 @@ if TYPE_CHECKING:
     from dao_ase.potential import Potential
 
 log = logging.getLogger(__name__)
-
-SYMMETRY_TOLERANCE = 0.1
-"""Å by which atoms may miss their ideal places; generated structures are not exact."""
 
 ENERGIES = ("energy_per_atom", "e_above_hull")
 """Properties of a structure that are no longer true when its atoms have moved."""
@@ -166,26 +166,38 @@ def relax_structures(
 
 
 def distinct(structures: list[Structure]) -> list[Structure]:
-    """The first of each group of structures that are equal for pymatgen's StructureMatcher (default tolerances)."""
-    from pymatgen.analysis.structure_matcher import StructureMatcher
+    """The first of each group of equal structures; see `with_copies`."""
+    return [structure for structure, _ in with_copies(structures)]
 
-    matcher = StructureMatcher()
-    kept: list[Structure] = []
-    for structure in structures:
-        if not any(len(structure) == len(other) and matcher.fit(structure, other) for other in kept):
-            kept.append(structure)
-    return kept
+
+def with_copies(structures: list[Structure]) -> list[tuple[Structure, int]]:
+    """The first of each group of equal structures, with the number in the group.
+
+    Equal is what pymatgen's StructureMatcher takes for equal by its default tolerances (`dao_ase.data.matching`): a crystal
+    in a larger cell is still the same.
+    """
+    from dao_ase.data.matching import Cell, find_duplicates, group_by_formula
+
+    cells = [Cell(one.lattice.matrix, one.frac_coords, np.array(one.atomic_numbers)) for one in structures]
+    first_of = list(range(len(structures)))
+    for group in group_by_formula(reduced_key(cell.atomic_numbers) for cell in cells):
+        repeats = find_duplicates([cells[place] for place in group.members])
+        for place, repeated in zip(group.members, repeats, strict=True):
+            if repeated >= 0:
+                first_of[place] = group.members[repeated]
+    copies = Counter(first_of)
+    return [(structures[first], copies[first]) for first in sorted(copies)]
 
 
 def symmetrized(structure: Structure) -> Structure:
-    """The structure with its atoms and cell moved onto the symmetry found within `SYMMETRY_TOLERANCE`.
+    """The structure with its atoms and cell moved onto the symmetry found within `GENERATED`.
 
     It loses its energies, which were those of the geometry before.
     """
     from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
     try:
-        analyzer = SpacegroupAnalyzer(structure, symprec=SYMMETRY_TOLERANCE)
+        analyzer = SpacegroupAnalyzer(structure, symprec=GENERATED)
         refined = analyzer.get_primitive_standard_structure()
         if len(refined) != len(structure):  # the cell was no primitive one: keep the content that was asked for
             refined = analyzer.get_refined_structure()
@@ -200,11 +212,8 @@ def symmetrized(structure: Structure) -> Structure:
 
 
 def space_group(structure: Structure) -> str:
-    """The symbol of the space group that spglib finds within `SYMMETRY_TOLERANCE`; "P1" where it finds none."""
-    try:
-        return structure.get_space_group_info(symprec=SYMMETRY_TOLERANCE)[0]
-    except (TypeError, ValueError):  # spglib found nothing, for example because atoms coincide
-        return "P1"
+    """The symbol of the space group, as `generated_space_group` finds it."""
+    return generated_space_group(structure)[0]
 
 
 def _moved(crystal: Crystals, lattice: np.ndarray, positions: np.ndarray) -> Crystals:

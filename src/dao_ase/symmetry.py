@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+GENERATED = 0.1
+"""Å by which atoms of generated structures, which are not exact, may miss their ideal places."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,14 @@ def space_group_number(lattice: NDArray, frac_coords: NDArray, atomic_numbers: N
 
     found: Any = _quiet(spglib.get_symmetry_dataset, (lattice, frac_coords, atomic_numbers), symprec=tolerance)
     return int(found.number) if found is not None else 1
+
+
+def generated_space_group(structure: Structure) -> tuple[str, int]:
+    """Symbol and number of the space group found within `GENERATED`; those of P1 where spglib finds none."""
+    try:
+        return structure.get_space_group_info(symprec=GENERATED)
+    except (TypeError, ValueError):  # for example because atoms coincide
+        return "P1", 1
 
 
 def standard_primitive(

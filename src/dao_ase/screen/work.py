@@ -133,9 +133,9 @@ def _ranked(shard: Shard, compositions: Sequence[str]) -> list[list[Atoms]]:
 
 def _different(structures: list[Structure], phases: Sequence[Phase]) -> list[tuple[Structure, dict[str, Any]]]:
     """The different structures of one composition, the likeliest first, with what only the comparison tells."""
-    from dao_ase.rank import by_likelihood
+    from dao_ase.rank import by_likelihood, with_copies
 
-    kept = distinct(by_likelihood(structures))
+    kept = with_copies(by_likelihood(structures))
     heights = above_hull([structure for structure, _ in kept], phases)
     return [
         (structure, {"rank": rank, "copies": copies, "e_above_hull": height})
@@ -154,17 +154,6 @@ def _row(atoms: Atoms, structure: Structure, info: dict[str, Any]) -> Atoms:
 
 ROW_KEYS = ("energy_per_atom", "converged", "relax_steps", "formula_units", "prototype", "handicap", "seed", "model")
 """Properties of a structure that become columns of its row."""
-
-
-def distinct(structures: list[Structure]) -> list[tuple[Structure, int]]:
-    """The first of each group of equal structures, with the number in the group."""
-    from dao_ase.data.matching import Cell, find_duplicates
-
-    if not structures:
-        return []
-    cells = [Cell(one.lattice.matrix, one.frac_coords, _numbers(one)) for one in structures]
-    firsts = [place if repeated < 0 else repeated for place, repeated in enumerate(find_duplicates(cells))]
-    return [(structures[first], firsts.count(first)) for first in dict.fromkeys(firsts)]
 
 
 def above_hull(structures: list[Structure], phases: Sequence[Phase]) -> list[float | None]:
@@ -204,12 +193,6 @@ def _with_results(structures: list[Structure], potential: Potential) -> list[Ato
                 stress=full_3x3_to_voigt_6_stress(stress.numpy()),
             )  # fmt: skip
     return rows
-
-
-def _numbers(structure: Structure) -> Any:
-    import numpy as np
-
-    return np.array(structure.atomic_numbers)
 
 
 @lru_cache(maxsize=1)
