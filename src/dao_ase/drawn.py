@@ -24,7 +24,7 @@ from dao_ase.checkpoint import default_weights
 from dao_ase.composition import Composition
 from dao_ase.convert import from_structures
 from dao_ase.crystals import Crystals
-from dao_ase.data.parallel import once, parallel_map
+from dao_ase.data.parallel import once, one_thread, parallel_map
 from dao_ase.data.store import INDEX, CrystalStore
 from dao_ase.derivatives import predict_crystals
 from dao_ase.gates import refusal
@@ -104,11 +104,9 @@ def draw_crystals(
     return len(crystals)
 
 
+@one_thread()
 def _draw_part(path: str, indices: list[int], rules: DrawRules, weights: str | None) -> list[dict[str, Any]]:
     """What was drawn with the atoms of some parents and passes the gates, as JSON."""
-    import torch
-
-    torch.set_num_threads(1)
     store, potential = CrystalStore.open(path, verify=False), load_potential()
     parents, known = store.batch(np.array(indices)), store.gather("label.e_above_hull", np.array(indices))
     hull = _energies_per_atom(potential, parents) - known

@@ -22,7 +22,7 @@ from dao_ase import checkpoint
 from dao_ase.calculator import load_potential
 from dao_ase.convert import to_structures
 from dao_ase.crystals import Crystals
-from dao_ase.data.parallel import once, parallel_map
+from dao_ase.data.parallel import once, one_thread, parallel_map
 from dao_ase.data.shards import write_shard
 from dao_ase.data.store import FORMAT, INDEX, VERSION, CrystalStore
 from dao_ase.gates import shortest_distance
@@ -131,11 +131,9 @@ def fate(before: Crystals, after: Crystals, energy_change: float, rules: MendRul
     return RELAXED if new >= rules.min_distance * old else "atoms came too close"
 
 
+@one_thread()
 def _relax_part(path: str, indices: list[int], rules: MendRules, weights: str | None) -> list[dict[str, Any]]:
     """The fates of some crystals of a store, with the new geometry of those that pass."""
-    import torch
-
-    torch.set_num_threads(1)
     crystals = CrystalStore.open(path, verify=False).batch(np.array(indices))
     model = load_potential(weights)
     found = relax(crystals, model, fmax=rules.fmax, steps=rules.steps)

@@ -4,8 +4,9 @@ import operator
 import os
 
 import pytest
+import torch
 
-from dao_ase.data.parallel import once, parallel_map
+from dao_ase.data.parallel import once, one_thread, parallel_map
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -23,3 +24,13 @@ def test_once(tmp_path):
     assert once(tmp_path / "a.json", operator.add, 1, 2) == 3
     assert once(tmp_path / "a.json", operator.add, 5, 5) == 3
     assert once(None, operator.add, 5, 5) == 10
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert one_thread()(torch.get_num_threads)() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

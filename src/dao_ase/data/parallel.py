@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,22 @@ def _in_processes(function: Callable[..., Any], calls: Iterable[tuple], workers:
                 wait(waiting, return_when=FIRST_COMPLETED)
         while pending:
             yield pending.popleft().result()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """In this block torch takes one thread: as many processes as there are cores work beside each other.
+
+    A process that works alone, for its caller, has its threads back afterwards.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def once(path: Path | None, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dao_ase.cells import check_units, seed_of, structure_count, whole_number
+from dao_ase.data.parallel import one_thread
 from dao_ase.database import Outcome
 from dao_ase.phase_diagram import Hull, Phase, missing_elements, phases_of
 
@@ -76,11 +77,9 @@ class Shard:
     phases: tuple[Phase, ...] = ()
 
 
+@one_thread()
 def screen_shard(shard: Shard) -> list[Outcome]:
     """Screens the compositions of a shard, in their order; never raises for what one composition brings with it."""
-    import torch
-
-    torch.set_num_threads(1)  # as many processes as cores work beside each other
     generator, _ = models(shard.settings)
     outcomes, fit = {}, []
     for composition in shard.compositions:
