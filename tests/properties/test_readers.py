@@ -9,12 +9,13 @@ from ase.build import bulk
 
 from dao_ase.convert import from_atoms
 from dao_ase.properties.blend import blend_weights
-from dao_ase.properties.fit import FitSettings, TrainingSet, fit_readers
+from dao_ase.properties.fit import FitSettings, Fold, TrainingSet, fit_fold, fit_readers
 from dao_ase.properties.graphs import Graphs
 from dao_ase.properties.kernel import _left_out
 from dao_ase.properties.model import HeadConfig, HeadEnsemble
 from dao_ase.properties.predictor import DAOPredictor
 from dao_ase.properties.trees import TreeReader
+from named import random_potential
 
 CRYSTALS, STRUCTURE, CONSTANTS = 240, 6, 5
 SETTINGS = FitSettings(epochs=20, head=HeadConfig(members=4, width=16))
@@ -100,6 +101,16 @@ def test_the_blend_counts_on_the_reader_that_knows_the_law():
     with torch.no_grad():
         found = head.values(features(1)).mean(0)
     assert float((found - steps_of(features(1))).abs().mean()) < 1.2 * errors["trees"]
+
+
+def test_training_leaves_the_callers_random_numbers_alone():
+    x, settings = features(), FitSettings(epochs=1, kernel_up_to=0, head=HeadConfig(members=2, width=4))
+    everything, trunk = np.arange(CRYSTALS), random_potential()
+    fold = Fold(everything[20:], everything[10:20], everything[:10])
+    before = torch.random.get_rng_state()
+    one, two = (fit_fold(training_set(x, steps_of(x)), trunk, fold, settings, 3)[0] for _ in range(2))
+    torch.testing.assert_close(one.inner, two.inner, rtol=0, atol=0)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_no_reader_has_seen_what_it_is_judged_by():

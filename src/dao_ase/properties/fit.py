@@ -86,19 +86,20 @@ def fit_fold(
     data: TrainingSet, trunk: Potential, fold: Fold, settings: FitSettings, seed: int, say: Progress = lambda text: None
 ) -> tuple[HeadEnsemble, Potential | None, dict[str, Any]]:
     """Readers, the trunk if it was trained, and how it went."""
-    torch.manual_seed(seed)
-    both = np.concatenate([fold.train, fold.stop])
-    head = HeadEnsemble(data.features.shape[1], settings.head)
-    if settings.trunk == "frozen":
-        return head, None, fit_readers(head, data, both, settings, seed, say)
-    head.fit_scales(data.features[fold.train], data.values[fold.train])
-    held = np.tile(np.isin(both, fold.stop), (settings.head.members, 1))
-    notes: dict[str, Any] = {"epochs of the heads": fit_heads(head, data, both, held, settings, seed, say)[0]}
-    notes["error to stop by, frozen trunk"] = stopping_error(head, data.features[fold.stop], data.values[fold.stop])
-    trained = copy.deepcopy(trunk).float().train().requires_grad_(True)
-    notes["epochs of the trunk"] = fit_trunk(trained, head, data, fold, settings, seed, say)
-    trained = trained.eval().requires_grad_(False)
-    return head.eval(), trained, notes
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as they would have
+        torch.manual_seed(seed)
+        both = np.concatenate([fold.train, fold.stop])
+        head = HeadEnsemble(data.features.shape[1], settings.head)
+        if settings.trunk == "frozen":
+            return head, None, fit_readers(head, data, both, settings, seed, say)
+        head.fit_scales(data.features[fold.train], data.values[fold.train])
+        held = np.tile(np.isin(both, fold.stop), (settings.head.members, 1))
+        notes: dict[str, Any] = {"epochs of the heads": fit_heads(head, data, both, held, settings, seed, say)[0]}
+        notes["error to stop by, frozen trunk"] = stopping_error(head, data.features[fold.stop], data.values[fold.stop])
+        trained = copy.deepcopy(trunk).float().train().requires_grad_(True)
+        notes["epochs of the trunk"] = fit_trunk(trained, head, data, fold, settings, seed, say)
+        trained = trained.eval().requires_grad_(False)
+        return head.eval(), trained, notes
 
 
 def fit_readers(
