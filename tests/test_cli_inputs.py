@@ -44,6 +44,13 @@ def test_an_index_counts_what_cannot_be_read(broken_in_the_middle):
         read_structure(broken_in_the_middle, 1)
 
 
+def test_the_last_frame_is_the_last_that_can_be_read(broken_in_the_middle, capsys):
+    first, second = broken_in_the_middle.read_text().split("1\n", 3)[1:3]
+    broken_in_the_middle.write_text(f"1\n{first}1\n{second}")
+    assert str(read_structure(broken_in_the_middle, -1).atoms.symbols) == "Cu"
+    assert "#1: not a structure that ASE reads" in capsys.readouterr().err
+
+
 def test_entries_of_pymatgen_are_read_as_their_structures(tmp_path):
     salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     entry, bare = ComputedStructureEntry(salt, -27.0, entry_id="mp-22862"), ComputedEntry("NaCl", -6.8)

@@ -89,7 +89,10 @@ def _remark_on_missing_atoms(path: Path, frames: dict[int, Atoms]) -> None:
 
 
 def read_structure(path: Path, index: int | None = None) -> Input:
-    """The one structure of a file, or its frame ``index``; anything else is an error that says what to do."""
+    """The one structure of a file, or its frame ``index``; anything else is an error that says what to do.
+
+    A negative index counts from the last frame that can be read; which cannot is then said on stderr.
+    """
     inputs, problems = read_structures([path])
     if problems and (index is None or not inputs):
         raise click.ClickException("\n".join(problems))
@@ -98,6 +101,8 @@ def read_structure(path: Path, index: int | None = None) -> Input:
             raise click.ClickException(f"{path}: holds {len(inputs)} structures; choose one with --index")
         return inputs[0]
     places = {one.place: one for one in inputs}
+    if index < 0 and problems:
+        click.echo("\n".join(problems), err=True)
     wanted = index if index >= 0 else index + max(places) + 1
     if wanted not in places:
         raise click.ClickException("\n".join([*problems, f"{path}: has no structure {index}; it holds {len(inputs)}"]))
