@@ -6,8 +6,8 @@ from ase import Atoms
 from ase.build import bulk
 
 from dao_ase.calculator import DAOCalculator
-from dao_ase.relax import GPA, relax
-from dao_ase.simulate.equation_of_state import FORMS, equation_of_state
+from dao_ase.relax import GPA, Frame, Relaxation, relax
+from dao_ase.simulate.equation_of_state import FORMS, _fit, equation_of_state
 from named import MorsePotential, rattled, to_crystals
 
 MODEL = MorsePotential().requires_grad_(False)
@@ -64,8 +64,20 @@ def test_what_gives_no_curve_is_refused_with_the_reason(settings, reason):
 
 
 def test_atoms_that_do_not_see_each_other_are_refused():
-    with pytest.raises(ValueError, match=r"the energy is the same at all volumes from .* farther apart than DAO-P sees"):
+    with pytest.raises(
+        ValueError, match=r"the energy is the same at all volumes from .* farther apart than DAO-P sees"
+    ):
         equation_of_state(to_crystals(bulk("Cu", a=40.0)), MODEL, points=5)
+
+
+def test_only_volumes_without_an_energy_give_a_reason():
+    frame = Frame(np.zeros((1, 3)), np.eye(3), 0.0, np.zeros((1, 3)), np.zeros((3, 3)))
+    known = Relaxation(False, 0, "not converged after 0 steps", frame, frame)
+    lost = Relaxation(False, 0, "atoms 0 and 1 are 0.01 Å apart", None, None)
+    with pytest.raises(
+        ValueError, match=r"^only 4 of 5 volumes have an energy: point 5: atoms 0 and 1 are 0\.01 Å apart$"
+    ):
+        _fit([*[known] * 4, lost], "vinet", fixed=True)
 
 
 def test_one_crystal_at_a_time():

@@ -129,8 +129,7 @@ def _fit(results: list[Relaxation], form: str, *, fixed: bool) -> EquationOfStat
         if one.final is None or not (one.converged or fixed)
     )
     if len(good) < MIN_POINTS:
-        reasons = dict.fromkeys(one.reason for one in results if not one.converged)
-        raise ValueError(f"only {len(good)} of {len(results)} volumes have an energy: {'; '.join(reasons)}")
+        raise ValueError(f"only {len(good)} of {len(results)} volumes have an energy: {'; '.join(left_out)}")
     volumes, energies = np.array([one.volume for one in good]), np.array([one.energy for one in good])
     if np.ptp(energies) < SAME_ENERGY:
         raise ValueError(
