@@ -41,8 +41,6 @@ FILES = {
 
 PART = 256
 """References that are sampled, matched and saved together, and the polymorphs of the last of them."""
-
-
 SIZES = (8, 20, 30, 1_000_000)
 """Atoms in the largest cell of each range that is reported by itself."""
 

@@ -63,11 +63,12 @@ def sample(
     guidance: Guidance | None = None,
     known: Known | None = None,
 ) -> Crystals:
-    """One crystal for each list of atomic numbers; the noise of crystal c is drawn from ``seeds[c]`` alone.
+    """One crystal for each list of atomic numbers, from noise that is drawn from its own seed alone.
 
-    The number of atoms may differ from crystal to crystal (the batch is padded). ``on_step`` is called after each step.
-    ``guidance`` steers the predictions; without it nothing of it is computed. ``known`` are crystals to begin from instead
-    of noise, with the atoms in the order of ``atomic_numbers``; only a flow can.
+    The noise that the predictor–corrector adds on the way is drawn for the whole batch, from the first seed. The number of
+    atoms may differ from crystal to crystal (the batch is padded). ``on_step`` is called before each evaluation of the
+    network. ``guidance`` steers the predictions. ``known`` are crystals to begin from instead of noise, with their atoms in
+    the order of ``atomic_numbers``; only a flow can do so.
     """
     settings = settings or SamplerSettings()
     batch = _Batch.of(denoiser, atomic_numbers)

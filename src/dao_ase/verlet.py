@@ -15,8 +15,6 @@ from dao_ase.potential import Potential
 
 MIN_DISTANCE = 0.05
 """Two atoms closer than this (Å) are taken for one atom given twice."""
-
-
 MANY_ATOMS = 1000
 """Fewer atoms, or slots of neighbours, fit everywhere: what they need is not compared with the memory that there is."""
 MIN_VOLUME = 1.0

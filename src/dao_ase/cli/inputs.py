@@ -27,41 +27,13 @@ class Input:
 
 def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
     """Every structure of every file, named ``file`` or ``file#frame``; and what could not be read, with the reason."""
-    import warnings
-
-    from ase.io.formats import UnknownFileTypeError
-
     from dao_ase.convert import is_partly_occupied
 
     inputs: list[Input] = []
     problems: list[str] = []
     for path in paths:
-        if path.is_dir() and path.suffix != ".traj":  # old trajectories of ASE are folders
-            problems.append(f"{path}: is a folder; name the files in it, like {path}/*.cif")
-            continue
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                frames, refused = _pymatgen_frames(path)
-                if not frames and not refused:
-                    frames, refused = _ase_frames(path)
-        except FileNotFoundError:
-            problems.append(f"{path}: there is no such file")
-            continue
-        except UnknownFileTypeError:
-            if path.exists() and not path.stat().st_size:
-                problems.append(f"{path}: is empty")
-                continue
-            problems.append(
-                f"{path}: ASE cannot tell which format this is; give the file its usual ending or name (POSCAR)"
-            )
-            continue
-        except Exception as error:  # ASE's readers raise whatever their format's parser raises
-            problems.append(f"{path}: not a structure file that ASE reads: {str(error) or type(error).__name__}")
-            continue
+        frames, refused = _frames(path)
         problems += refused
-        if not frames and not refused:
-            problems.append(f"{path}: holds no structure")
         for place, atoms in frames.items():
             name = str(path) if len(frames) + len(refused) == 1 else f"{path}#{place}"
             if is_partly_occupied(atoms):
@@ -71,6 +43,31 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
         if not refused:
             _remark_on_missing_atoms(path, frames)
     return inputs, problems
+
+
+def _frames(path: Path) -> tuple[dict[int, Atoms], list[str]]:
+    """The structures of a file by place; and why others, or the whole file, cannot be read; one of the two is there."""
+    import warnings
+
+    from ase.io.formats import UnknownFileTypeError
+
+    if path.is_dir() and path.suffix != ".traj":  # old trajectories of ASE are folders
+        return {}, [f"{path}: is a folder; name the files in it, like {path}/*.cif"]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frames, refused = _pymatgen_frames(path)
+            if not frames and not refused:
+                frames, refused = _ase_frames(path)
+    except FileNotFoundError:
+        return {}, [f"{path}: there is no such file"]
+    except UnknownFileTypeError:
+        if path.exists() and not path.stat().st_size:
+            return {}, [f"{path}: is empty"]
+        return {}, [f"{path}: ASE cannot tell which format this is; give the file its usual ending or name (POSCAR)"]
+    except Exception as error:  # ASE's readers raise whatever their format's parser raises
+        return {}, [f"{path}: not a structure file that ASE reads: {str(error) or type(error).__name__}"]
+    return frames, refused if frames or refused else [f"{path}: holds no structure"]
 
 
 def _remark_on_missing_atoms(path: Path, frames: dict[int, Atoms]) -> None:

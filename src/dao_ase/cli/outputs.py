@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 MANY_FRAMES = (".traj", ".extxyz", ".xyz", ".db", ".json")
 """Suffixes of files that hold more than one structure."""
-
-
 PICTURES = (".png", ".svg", ".pdf")
 """Endings of the pictures that can be drawn."""
 

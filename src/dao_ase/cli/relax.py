@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from dao_ase.cli.inputs import Input
     from dao_ase.relax import Frame, Relaxation
 
-
 STALE = ("momenta", "spacegroup_kinds")
 """Arrays of ASE's readers that no longer hold when atoms have moved."""
 REMARKS = str | int | float | list
@@ -52,7 +51,7 @@ def relax(
     from dao_ase import relax as relaxation
     from dao_ase.calculator import load_potential
     from dao_ase.cli.inputs import as_crystals, read_structures
-    from dao_ase.cli.outputs import refuse_unwritable, write_structures
+    from dao_ase.cli.outputs import refuse_unwritable
     from dao_ase.cli.stopping import INTERRUPTED, sigterm_as_ctrl_c
     from dao_ase.crystals import Crystals
     from dao_ase.device import usable_device
@@ -94,18 +93,28 @@ def relax(
     done = [(inputs[index], ended[index]) for index in sorted(ended)]
     rows = [_report(one, result) for one, result in done]
     try:
-        ends = [(row, one, result.final) for row, (one, result) in zip(rows, done, strict=True) if result.final]
-        if output is not None and ends:
-            atoms = [_atoms(one, frame) for _, one, frame in ends]
-            written = write_structures(output, atoms, [one.name for _, one, _ in ends])
-            for (row, _, _), path in zip(ends, written, strict=True):
-                row["output"] = str(path)
-        if traj is not None and ends:
-            write_structures(traj, [_atoms(one, frame) for one, result in done for frame in result.trajectory], [])
+        _write(done, rows, output, traj)
     finally:  # what was computed is told even where it cannot be written
         click.echo(json.dumps(rows, indent=1) if as_json else "\n\n".join(_text(row) for row in rows))
     if code or problems or not all(result.converged for _, result in done):
         raise click.exceptions.Exit(code or 1)
+
+
+def _write(
+    done: list[tuple[Input, Relaxation]], rows: list[dict[str, Any]], output: Path | None, traj: Path | None
+) -> None:
+    """Writes where each crystal ended, which its row then names, and every step on the way."""
+    from dao_ase.cli.outputs import write_structures
+
+    ends = [(row, one, result.final) for row, (one, result) in zip(rows, done, strict=True) if result.final]
+    if output is not None and ends:
+        written = write_structures(
+            output, [_atoms(one, frame) for _, one, frame in ends], [one.name for _, one, _ in ends]
+        )
+        for (row, _, _), path in zip(ends, written, strict=True):
+            row["output"] = str(path)
+    if traj is not None and ends:
+        write_structures(traj, [_atoms(one, frame) for one, result in done for frame in result.trajectory], [])
 
 
 def _refuse_no_trajectory(traj: Path, output: Path | None) -> None:
