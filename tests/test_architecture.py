@@ -21,6 +21,7 @@ LAYERS = [
         "spawning",
         "memory",
         "device",
+        "units",
         "torus",
         "lattice",
         "niggli",
@@ -57,6 +58,7 @@ entry, and inside it imports may go anywhere but in a circle."""
 
 PORTABLE = {
     *(
+        "units",
         "torus",
         "lattice",
         "radii",

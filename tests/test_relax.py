@@ -10,8 +10,9 @@ from ase.optimize import FIRE
 
 from dao_ase.calculator import DAOCalculator
 from dao_ase.crystals import Crystals
-from dao_ase.relax import GPA, relax
+from dao_ase.relax import relax
 from dao_ase.symmetry import SymmetryOperations, space_group
+from dao_ase.units import GPA
 from named import MorsePotential, rattled, to_crystals
 
 MODEL = MorsePotential().requires_grad_(False)

@@ -18,10 +18,9 @@ from dao_ase.crystals import Crystals
 from dao_ase.potential import Potential
 from dao_ase.rows import Rows
 from dao_ase.symmetry import SymmetryOperations
+from dao_ase.units import GPA
 from dao_ase.verlet import VerletList
 
-GPA = 160.21766208
-"""1 eV/Å³ in GPa."""
 MAX_FORCE = 1e4
 """A force beyond this (eV/Å) is taken for a blow-up, and so is a volume that changes by more than `MAX_VOLUME_RATIO`."""
 MAX_VOLUME_RATIO = 4.0

@@ -6,7 +6,7 @@ from ase.build import bulk
 
 from dao_ase.compare import figures
 from dao_ase.compare.tasks import structure_of, to_structure
-from dao_ase.relax import GPA
+from dao_ase.units import GPA
 
 
 def test_pressure_of_a_stress():

@@ -6,8 +6,9 @@ from ase import Atoms
 from ase.build import bulk
 
 from dao_ase.calculator import DAOCalculator
-from dao_ase.relax import GPA, Frame, Relaxation, relax
+from dao_ase.relax import Frame, Relaxation, relax
 from dao_ase.simulate.equation_of_state import FORMS, _fit, equation_of_state
+from dao_ase.units import GPA
 from named import MorsePotential, rattled, to_crystals
 
 MODEL = MorsePotential().requires_grad_(False)

@@ -13,9 +13,10 @@ from dao_ase.data.build import BuildRules, build
 from dao_ase.data.sources import open_source
 from dao_ase.data.store import CrystalStore
 from dao_ase.derivatives import Prediction
-from dao_ase.train.at_rest import GPA, CellJudge, crystals_at_rest
+from dao_ase.train.at_rest import CellJudge, crystals_at_rest
 from dao_ase.train.labelled import LabelledBatches, NeighborCache
 from dao_ase.train.potential_objective import PotentialObjective
+from dao_ase.units import GPA
 from named import random_potential
 
 SALTS = {
@@ -152,7 +153,7 @@ def test_cells_in_which_a_potential_finds_no_pressure_are_at_rest(store, labels,
 
     def alternating(model, crystals):
         calls.append(len(crystals))
-        pressure = torch.tensor([0.3, 0.9] * len(crystals))[: len(crystals)] * GPA
+        pressure = torch.tensor([0.3, 0.9] * len(crystals))[: len(crystals)] / GPA
         count = len(crystals)
         virial = -pressure[:, None, None] * torch.eye(3)
         return Prediction(torch.zeros(count), torch.zeros(1), torch.zeros(1, 3), virial, torch.ones(count))

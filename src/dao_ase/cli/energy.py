@@ -50,7 +50,7 @@ def energy(files: tuple[Path, ...], model: Path | None, device: str | None, dtyp
 def _numbers(results: dict) -> dict:
     import numpy as np
 
-    from dao_ase.relax import GPA
+    from dao_ase.units import GPA
 
     stress = results.get("stress")
     return {

@@ -16,7 +16,7 @@ from dao_ase.espresso.errors import EspressoError
 from dao_ase.espresso.presets import Preset
 from dao_ase.espresso.pseudopotentials import Pseudopotential, find
 from dao_ase.espresso.running import Machine, Result, earlier, is_finished, run
-from dao_ase.relax import GPA
+from dao_ase.units import GPA
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dao_ase.evaluate import match
-from dao_ase.relax import GPA
+from dao_ase.units import GPA
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

@@ -16,7 +16,7 @@ import numpy as np
 from dao_ase.compare import figures
 from dao_ase.compare.methods import Evaluation, Method, Relaxed, Times
 from dao_ase.espresso.errors import EspressoError
-from dao_ase.relax import GPA
+from dao_ase.units import GPA
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from dao_ase.data.parallel import parallel_map
 from dao_ase.data.store import CrystalStore
+from dao_ase.units import GPA
 from dao_ase.whole_files import replacing, write_json
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def chgnet_teacher(batch_size: int = 16) -> Teacher:
         if known:
             found: Any = model.predict_graph([graphs[place] for place in known], task="efs", batch_size=batch_size)
             for place, one in zip(known, found if isinstance(found, list) else [found], strict=True):
-                labels[place] = Label(float(one["e"]), one["f"], one["s"] / 160.21766208)
+                labels[place] = Label(float(one["e"]), one["f"], one["s"] / GPA)
         return labels
 
     return label

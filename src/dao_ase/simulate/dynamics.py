@@ -22,7 +22,8 @@ from ase.io.trajectory import Trajectory
 from ase.md.md import MolecularDynamics
 from numpy.typing import NDArray
 
-from dao_ase.relax import GPA, MAX_FORCE
+from dao_ase.relax import MAX_FORCE
+from dao_ase.units import GPA
 
 ENSEMBLES = ("nve", "nvt", "npt")
 SAME, SAME_ENERGY = 1e-6, 1e-3

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from dao_ase.crystals import Crystals
 from dao_ase.potential import Potential
-from dao_ase.relax import GPA, Relaxation, relax
+from dao_ase.relax import Relaxation, relax
+from dao_ase.units import GPA
 
 FORMS = ("birchmurnaghan", "vinet", "murnaghan", "pouriertarantola")
 """Equations of state, as ASE names them."""

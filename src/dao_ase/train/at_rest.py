@@ -26,6 +26,7 @@ from dao_ase.neighbors import find_pairs
 from dao_ase.potential import Potential
 from dao_ase.radii import COVALENT_RADII
 from dao_ase.train.labelled import LabelledCrystals, element_counts, fit_references
+from dao_ase.units import GPA
 from dao_ase.whole_files import replacing
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,6 @@ FREE_ATOMS = 9
 """A crystal of which only the forces are known is taken from this size on: in smaller ones symmetry lets few atoms move."""
 CLOSEST = 0.7
 """The least distance of two atoms in covalent radii. Closer ones are broken entries: nothing is at rest there."""
-GPA = 1 / 160.21766208
-"""eV/Å³."""
 TOGETHER = 4000
 """Crystals judged at once, which bounds the memory."""
 
@@ -58,7 +57,7 @@ class CellJudge:
         else:
             parts = torch.arange(len(crystals)).tensor_split(max(len(crystals) // TOGETHER, 1))
             stress = np.concatenate([predict_crystals(self._model, crystals[part]).stress.numpy() for part in parts])
-            pressure = -np.trace(stress, axis1=1, axis2=2) / 3 / GPA
+            pressure = -np.trace(stress, axis1=1, axis2=2) / 3 * GPA
             if self._file:
                 with replacing(self._file) as temporary:
                     np.savez(temporary, allow_pickle=False, pressure=pressure)
