@@ -11,12 +11,9 @@ from crystals import rock_salt, write_npz
 from dao_ase.composition import reduced_key
 from dao_ase.data.build import BuildRules, build
 from dao_ase.data.sources import open_source
-from dao_ase.data.store import CrystalStore
-from dao_ase.derivatives import Prediction
-from dao_ase.train.at_rest import CellJudge, crystals_at_rest
+from dao_ase.train.at_rest import crystals_at_rest
 from dao_ase.train.labelled import LabelledBatches, NeighborCache
 from dao_ase.train.potential_objective import PotentialObjective
-from dao_ase.units import GPA
 from named import random_potential
 
 SALTS = {
@@ -146,24 +143,3 @@ def test_energies_of_an_older_release_fill_in(labels, tmp_path):
     frames = crystals_at_rest(build([open_source(path)], tmp_path / "store", rules).path, [labels])
     expected = [formation(name) + np.mean([ELEMENT[site.specie.symbol] for site in one]) for name, one in SALTS.items()]
     assert np.allclose(sorted(frames.energy / frames.num_atoms), sorted(expected), atol=2e-2)
-
-
-def test_cells_in_which_a_potential_finds_no_pressure_are_at_rest(store, labels, tmp_path, monkeypatch):
-    calls = []
-
-    def alternating(model, crystals):
-        calls.append(len(crystals))
-        pressure = torch.tensor([0.3, 0.9] * len(crystals))[: len(crystals)] / GPA
-        count = len(crystals)
-        virial = -pressure[:, None, None] * torch.eye(3)
-        return Prediction(torch.zeros(count), torch.zeros(1), torch.zeros(1, 3), virial, torch.ones(count))
-
-    monkeypatch.setattr("dao_ase.train.at_rest.predict_crystals", alternating)
-    judge = CellJudge(random_potential(), 0.8, tmp_path / "pressures.npz")
-    frames = crystals_at_rest(store, [labels], judge=judge)
-    at_rest = (frames.stress == 0).all((1, 2))
-    assert at_rest.any() and np.isnan(frames.stress[~at_rest]).all() and not at_rest.all()
-    assert (crystals_at_rest(store, [labels], judge=judge).stress[at_rest] == 0).all() and len(calls) == 1, "kept"
-    everything = CrystalStore.open(store)
-    with pytest.raises(ValueError, match=r"pressures.npz holds .* pressures, not 1; delete it"):
-        judge.at_rest(everything.batch(np.array([0])))

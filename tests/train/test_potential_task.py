@@ -215,7 +215,7 @@ def test_labels_of_small_cells_can_be_left_out():
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the reference data sets beside the checkout")
 def test_crystals_at_rest_come_as_often_as_asked(monkeypatch):
     labels = LabelledCrystals.load(SHARED / "pes_chgnet_0.npz").select(np.arange(40))
-    monkeypatch.setattr("dao_ase.train.potential_task.crystals_at_rest", lambda store, files, judge: labels)
+    monkeypatch.setattr("dao_ase.train.potential_task.crystals_at_rest", lambda store, files: labels)
     once = load_potential_data(SHARED, at_rest="store")
     twice = load_potential_data(SHARED, at_rest="store", rest_repeats=2)
     assert len(once.train) == len(twice.train)

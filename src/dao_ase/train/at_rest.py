@@ -4,9 +4,8 @@ A published crystal has been relaxed, so that what a potential should say of it 
 E = N E_f + Σ μ_z, where E_f is known, is put on the scale of the teacher's labels by the energies μ of the elements, fitted
 by least squares to labelled frames that are such crystals as they are. Formation energies of an older release, corrected by
 another scheme, get energies of the elements of their own, which makes up for nearly all of the difference. The stress is
-zero where the source says that the cell is one of the functional that the labels come from (`SAME_FUNCTIONAL`). Cells of
-later releases of the Materials Project may come from another, which makes most crystals smaller by one or two per cent: they
-count as well where a potential that was trained before finds hardly any pressure (`CellJudge`), and are not known otherwise.
+zero where the source says that the cell is one of the functional that the labels come from (`SAME_FUNCTIONAL`), and not
+known otherwise: cells of later releases of the Materials Project may come from another.
 """
 
 from __future__ import annotations
@@ -19,15 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dao_ase.crystals import Crystals
 from dao_ase.data.store import FORMATION_ENERGIES, CrystalStore
-from dao_ase.derivatives import predict_crystals
 from dao_ase.neighbors import find_pairs
-from dao_ase.potential import Potential
 from dao_ase.radii import COVALENT_RADII
 from dao_ase.train.labelled import LabelledCrystals, element_counts, fit_references
-from dao_ase.units import GPA
-from dao_ase.whole_files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -39,36 +33,9 @@ FREE_ATOMS = 9
 """A crystal of which only the forces are known is taken from this size on: in smaller ones symmetry lets few atoms move."""
 CLOSEST = 0.7
 """The least distance of two atoms in covalent radii. Closer ones are broken entries: nothing is at rest there."""
-TOGETHER = 4000
-"""Crystals judged at once, which bounds the memory."""
 
 
-class CellJudge:
-    """Tells which cells are at rest for a potential, by pressures below ``within`` GPa, found once and kept in ``file``."""
-
-    def __init__(self, model: Potential, within: float, file: Path | None = None) -> None:
-        self._model, self._within, self._file = model, within, file
-
-    def at_rest(self, crystals: Crystals) -> NDArray[np.bool_]:
-        """Whether each crystal is at rest."""
-        if self._file and self._file.exists():
-            with np.load(self._file, allow_pickle=False) as stored:
-                pressure = stored["pressure"]
-        else:
-            parts = torch.arange(len(crystals)).tensor_split(max(len(crystals) // TOGETHER, 1))
-            stress = np.concatenate([predict_crystals(self._model, crystals[part]).stress.numpy() for part in parts])
-            pressure = -np.trace(stress, axis1=1, axis2=2) / 3 * GPA
-            if self._file:
-                with replacing(self._file) as temporary:
-                    np.savez(temporary, allow_pickle=False, pressure=pressure)
-        if len(pressure) != len(crystals):
-            raise ValueError(f"{self._file} holds {len(pressure)} pressures, not {len(crystals)}; delete it")
-        return np.abs(pressure) < self._within
-
-
-def crystals_at_rest(
-    store: str | Path, labels: Sequence[str | Path], max_atoms: int = 52, judge: CellJudge | None = None
-) -> LabelledCrystals:
+def crystals_at_rest(store: str | Path, labels: Sequence[str | Path], max_atoms: int = 52) -> LabelledCrystals:
     """The crystals of a store, as frames without forces, with no stress or no known one, and an energy where it is known.
 
     ``labels`` are label files with frames of these crystals, by ``parent_id``; those of ``kind`` 0 are undistorted.
@@ -87,8 +54,6 @@ def crystals_at_rest(
     stress = np.full((len(chosen), 3, 3), np.nan, np.float32)
     if SOURCE in crystals.labels:
         stress[np.isin(crystals.labels[SOURCE][chosen], SAME_FUNCTIONAL)] = 0.0
-    if judge:
-        stress[judge.at_rest(batch)] = 0.0
     frames = LabelledCrystals(
         num_atoms=sizes,
         atomic_numbers=numbers,

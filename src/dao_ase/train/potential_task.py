@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dao_ase import checkpoint
 from dao_ase.composition import Composition, reduced_key
 from dao_ase.potential import Potential, PotentialConfig
-from dao_ase.train.at_rest import CellJudge, crystals_at_rest
+from dao_ase.train.at_rest import crystals_at_rest
 from dao_ase.train.config import TrainConfig
 from dao_ase.train.labelled import LabelledBatches, LabelledCrystals, NeighborCache, fit_references
 from dao_ase.train.loop import Trainer
@@ -51,7 +51,6 @@ def load_potential_data(
     more_dft: Mapping[str | Path, int | Mapping[str, int]] | None = None,
     min_label_atoms: int = 1,
     rest_repeats: int = 1,
-    judge: CellJudge | None = None,
 ) -> PotentialData:
     """The labels of the reference potential and the DFT frames in ``folder``, split by reduced formula.
 
@@ -60,12 +59,11 @@ def load_potential_data(
     the Materials Project, which depend on the chemistry, so that no shift of the elements brings the two scales together
     (the best one leaves 0.08 eV/atom). ``more_labels`` are files that ``dao-ase data label`` wrote: trained on by the same
     rules, and not validated on, so that runs with and without them can be compared; so are the crystals of the store
-    ``at_rest``, in which ``judge`` tells further cells without stress (at_rest.py). ``more_dft`` are files that ``dao-ase
-    data stiffness`` or ``close-pairs`` wrote, each with how often a pass takes each of its frames, of strained crystals by
-    what was done to them (rest, volume, shape, moved) if a mapping says so; it takes each label ``label_repeats`` times,
-    each other DFT frame ``dft_repeats`` times, and a crystal at rest ``rest_repeats`` times. Labels of fewer than
-    ``min_label_atoms`` atoms are taken for the references of the elements only: the potential that made them is too soft in
-    simple solids.
+    ``at_rest`` (at_rest.py). ``more_dft`` are files that ``dao-ase data stiffness`` or ``close-pairs`` wrote, each with how
+    often a pass takes each of its frames, of strained crystals by what was done to them (rest, volume, shape, moved) if a
+    mapping says so; it takes each label ``label_repeats`` times, each other DFT frame ``dft_repeats`` times, and a crystal
+    at rest ``rest_repeats`` times. Labels of fewer than ``min_label_atoms`` atoms are taken for the references of the
+    elements only: the potential that made them is too soft in simple solids.
     """
     folder = Path(folder)
     labels = LabelledCrystals.load(folder / "pes_chgnet_0.npz")
@@ -74,7 +72,7 @@ def load_potential_data(
         labels = labels.join(LabelledCrystals.load(path))
     repeats = np.where(labels.num_atoms < min_label_atoms, 0, label_repeats)
     if at_rest:
-        labels = labels.join(crystals_at_rest(at_rest, [folder / "pes_chgnet_0.npz", *more_labels], judge=judge))
+        labels = labels.join(crystals_at_rest(at_rest, [folder / "pes_chgnet_0.npz", *more_labels]))
         repeats = np.pad(repeats, (0, len(labels) - len(repeats)), constant_values=rest_repeats)
     dft, subset, dft_test = _dft_frames(folder)
     dft_repeated = np.full(len(dft), dft_repeats)
@@ -162,16 +160,10 @@ def build_potential_trainer(config: TrainConfig, folder: str | Path, device: str
     """The trainer of DAO-P on the frames in the folder ``config.data``; neighbours are found once and kept in ``folder``.
 
     ``config.model`` holds sizes of the potential, ``config.objective`` the weights of the loss, ``config.batches`` may hold
-    ``slots`` and the settings of `load_potential_data`; ``config.initial`` are weights to start from, in which cells at rest
-    of unknown functional are judged if ``rest_within`` (GPa) says up to what pressure.
+    ``slots`` and the settings of `load_potential_data`; ``config.initial`` are weights to start from.
     """
     batches, folder = dict(config.batches), Path(folder)
     model = Potential(PotentialConfig(**{name: value for name, value in config.model.items() if name != "preset"}))
-    if within := batches.pop("rest_within", None):
-        if not config.initial:
-            raise ValueError("rest_within needs initial weights, which judge the cells")
-        checkpoint.fill(model, checkpoint.load(config.initial)[0], config.initial)
-        batches["judge"] = CellJudge(model, within, folder / "pressures.npz")
     named = signature(load_potential_data).parameters.keys() & batches.keys()
     sources = {name: batches.pop(name) for name in named}
     folder.mkdir(parents=True, exist_ok=True)
