@@ -32,6 +32,16 @@ def test_one_or_many(salt):
     assert len(transformation.apply_transformation(salt, return_ranked_list=True)) == 3
 
 
+def test_what_has_no_energy_has_none_in_the_list(salt):
+    class Silent:
+        def generate(self, composition, n):
+            return [salt] * n
+
+    assert GenerateTransformation(Silent(), n=1).apply_transformation(salt, return_ranked_list=True) == [
+        {"structure": salt}
+    ]
+
+
 def test_history_and_a_way_back_from_json(salt):
     transformed = TransformedStructure(salt, [GenerateTransformation(Cubes(), n=2)])
     assert transformed.history[-1]["@class"] == "GenerateTransformation"

@@ -145,7 +145,7 @@ def _relax_part(path: str, indices: list[int], rules: MendRules, weights: str | 
 def _judged(index: int, crystal: Crystals, result: Relaxation, rules: MendRules) -> dict[str, Any]:
     import torch
 
-    if result.start is None or result.final is None or result.reason.startswith("blew up"):
+    if result.start is None or result.final is None or result.blew_up:
         return {"index": index, "fate": "not relaxed", "reason": result.reason}
     change = (result.final.energy - result.start.energy) / int(crystal.num_atoms[0])
     lattice, coords = niggli_reduce(result.final.lattice, result.final.positions @ np.linalg.inv(result.final.lattice))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dao_ase.composition import ATOMIC_NUMBERS, Composition
-from dao_ase.data.reading import ending, opened_text
+from dao_ase.data.reading import ending, opened_text, separator
 from dao_ase.database import SETTINGS, open_screen
 from dao_ase.runs import SUMMARY, records_of
 
@@ -181,7 +181,7 @@ def systems_of(phases: Iterable[Phase]) -> list[frozenset[str]]:
 def _from_csv(path: Path) -> list[Phase]:
     with opened_text(path) as file:
         head = file.readline()
-        reader = csv.DictReader(chain([head], file), delimiter=max(",;\t", key=head.count))
+        reader = csv.DictReader(chain([head], file), delimiter=separator(head))
         reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or ()]
         rows = [(reader.line_num, row) for row in reader if any(row.values())]
     column = next((name for name in FORMULA_COLUMNS if name in columns), None)

@@ -24,6 +24,8 @@ from dao_ase.verlet import VerletList
 MAX_FORCE = 1e4
 """A force beyond this (eV/Å) is taken for a blow-up, and so is a volume that changes by more than `MAX_VOLUME_RATIO`."""
 MAX_VOLUME_RATIO = 4.0
+BLEW_UP = "blew up"
+"""How the reason of a relaxation begins that did."""
 SKIN = 0.3
 """Å beyond the cutoffs. A relaxation moves far at first and little later: a thicker skin costs more than it saves."""
 
@@ -68,6 +70,11 @@ class Relaxation:
     start: Frame | None
     final: Frame | None
     trajectory: list[Frame] = field(default_factory=list)
+
+    @property
+    def blew_up(self) -> bool:
+        """Whether forces or volume ran away, so that ``final`` is only the best geometry before."""
+        return self.reason.startswith(BLEW_UP)
 
 
 @dataclass(frozen=True)
@@ -195,12 +202,12 @@ class _Path:
     def advance(self, frame: Frame) -> str | None:
         """Takes in what the model says of the current geometry, and moves on; or says why the path ends here."""
         if not np.isfinite(frame.energy) or not np.isfinite(frame.forces).all() or frame.max_force > MAX_FORCE:
-            return f"blew up at step {self.taken}: the largest force is {frame.max_force:.3g} eV/Å"
+            return f"{BLEW_UP} at step {self.taken}: the largest force is {frame.max_force:.3g} eV/Å"
         if self.start is None:
             self.start = frame
         if not 1 / MAX_VOLUME_RATIO < frame.volume / self.start.volume < MAX_VOLUME_RATIO:
             return (
-                f"blew up at step {self.taken}: the volume went from {self.start.volume:.4g} to {frame.volume:.4g} Å³"
+                f"{BLEW_UP} at step {self.taken}: the volume went from {self.start.volume:.4g} to {frame.volume:.4g} Å³"
             )
         if self.record:
             self.trajectory.append(frame)
@@ -222,7 +229,7 @@ class _Path:
         try:
             self.verlet.update(self.positions, self.lattice)
         except ValueError as error:
-            return f"blew up at step {self.taken}: {error}"
+            return f"{BLEW_UP} at step {self.taken}: {error}"
         return None
 
     def result(self, reason: str) -> Relaxation:

@@ -42,7 +42,10 @@ class GenerateTransformation(AbstractTransformation):
     def apply_transformation(
         self, structure: Structure, return_ranked_list: bool | int = False
     ) -> Structure | list[dict[str, Any]]:
-        """The first structure, or a list of ``{"structure": ..., "energy": ...}`` with the energy in eV per cell."""
+        """The first structure, or a list of ``{"structure": ..., "energy": ...}`` with the energy in eV per cell.
+
+        What the generator gives no energy has none in the list either.
+        """
         if not structure.is_ordered:
             raise ValueError(f"{structure.composition.formula} has partly occupied sites; order the structure first")
         elements = structure.composition.element_composition
@@ -53,6 +56,9 @@ class GenerateTransformation(AbstractTransformation):
         if return_ranked_list is False:
             return made[0]
         most = len(made) if return_ranked_list is True else return_ranked_list
-        return [
-            {"structure": one, "energy": one.properties.get("energy_per_atom", 0.0) * len(one)} for one in made[:most]
-        ]
+        return [{"structure": one} | _energy(one) for one in made[:most]]
+
+
+def _energy(structure: Structure) -> dict[str, float]:
+    per_atom = structure.properties.get("energy_per_atom")
+    return {} if per_atom is None else {"energy": per_atom * len(structure)}

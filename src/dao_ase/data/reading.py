@@ -105,6 +105,15 @@ def opened_text(path: Path) -> Iterator[TextIO]:
         raise ValueError(f"{str(path)!r} cannot be unpacked; is it complete? {error}") from error
 
 
+def separator(head: str) -> str:
+    """What stands between the columns of a table, by its first line: commas, or what spreadsheets write instead.
+
+    >>> separator("formula;energy_per_atom;source")
+    ';'
+    """
+    return max(",;\t", key=head.count)
+
+
 def text_of(path: Path) -> str:
     """The whole text of a file as `opened_text` unpacks it, lines ending in a newline alone."""
     with opened_text(path) as file:

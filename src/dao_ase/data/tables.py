@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dao_ase.data.cif import Cell, read_cif
-from dao_ase.data.reading import FileSource, ending, opened_text, text_of
+from dao_ase.data.reading import FileSource, ending, opened_text, separator, text_of
 from dao_ase.data.records import Record, RejectedRecord
 
 csv.field_size_limit(1 << 26)
@@ -101,9 +101,8 @@ class CsvSource(FileSource):
         """One dictionary of texts for each line."""
         with opened_text(self.path) as file:
             head = file.readline()
-            separator = max(",;\t", key=head.count)
             lines = chain((line.replace("\0", "") for line in chain([head], file)), [END])
-            reader = csv.DictReader(lines, delimiter=separator)
+            reader = csv.DictReader(lines, delimiter=separator(head))
             names = [name.strip() for name in reader.fieldnames or ()]
             names = [name.lower() if name.lower() in STRUCTURE else name for name in names]
             if not set(STRUCTURE) & set(names):

@@ -20,6 +20,7 @@ from typing import Any
 
 from dao_ase import __version__
 from dao_ase.composition import Composition
+from dao_ase.data.reading import separator
 from dao_ase.database import (
     DATABASE,
     POSTGRESQL,
@@ -109,8 +110,7 @@ def read_compositions(path: str | Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text in UTF-8 ({error.reason}); save the table as CSV, in UTF-8") from error
     first = next((line for line in lines if line.strip()), "")
-    delimiter = next((mark for mark in "\t;" if mark in first), ",")
-    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator(first))]
     rows = [row for row in rows if any(row)]
     header = [cell.lower() for cell in rows[0]] if rows else []
     column = next((header.index(name) for name in FORMULA_COLUMNS if name in header), None)
