@@ -148,6 +148,15 @@ def test_command_says_what_is_missing(store, program, tmp_path, monkeypatch):
     assert none.exit_code == 1 and "pw.x is not on the PATH" in none.output
 
 
+def test_only_an_atom_may_be_moved(store, program, tmp_path):
+    rules = StiffnessRules(only_moved=True)
+    output = tmp_path / "out.npz"
+    label_stiffness(store, output, tmp_path / "kept", rules, pseudo_dirs=[tmp_path / "upf"], progress=False)
+    with np.load(output) as columns:
+        assert columns["strain"].tolist() == ["rest", "moved", "moved", "moved"]
+    assert program() == 2
+
+
 def test_of_gth_pseudopotentials_only_forces_are_kept(store, program, tmp_path):
     """With them pw.x's stress is not the derivative of its energy."""
     (tmp_path / "gth").mkdir()

@@ -75,7 +75,7 @@ class StiffnessRules:
     pseudopotential states (GaAs, germanium and GaP within 5 %), oxides, fluorides and metals of the d block 0.8 of
     it; what needs more than ``max_cutoff`` (Ry) is left out. So is a crystal whose pressure at rest is above
     ``max_pressure`` (GPa): too few plane waves show there first, and are a tenth of the differences at this pressure
-    (NaF).
+    (NaF). With ``only_moved`` no strained cells are computed, as with a GTH pseudopotential: forces alone, of many crystals.
     """
 
     max_atoms: int = 2
@@ -90,6 +90,7 @@ class StiffnessRules:
     cutoff_share: float = 0.55
     max_cutoff: float = 90.0
     max_pressure: float = 5.0
+    only_moved: bool = False
     preset: Preset = field(default_factory=lambda: replace(load_preset("standard"), spin=False, conv_thr=1e-7))
     machine: Machine = field(default_factory=lambda: Machine(timeout=300.0))
 
@@ -227,7 +228,7 @@ def _label_crystal(
     except EspressoError as error:
         logger.info("%s is left out: %s", formula, error)
         return []
-    only_forces = any(one.is_gth for one in calculations[0].pseudopotentials.values())
+    only_forces = rules.only_moved or any(one.is_gth for one in calculations[0].pseudopotentials.values())
     for number, calculation in enumerate(calculations):
         if only_forces and 0 < number < len(calculations) - 1:
             continue  # strained cells
