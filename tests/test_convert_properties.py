@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import fcc111
+from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from pymatgen.core import Lattice, Structure
 
@@ -33,6 +34,27 @@ def test_atoms_keep_everything_through_a_structure():
         np.testing.assert_allclose(again.arrays[name], array, atol=EXACT)
     assert again.get_potential_energy() == -3.5
     np.testing.assert_array_equal(again.get_forces(), forces)
+
+
+def test_results_of_other_atoms_are_left_out():
+    """One calculator may serve many atoms; its results are those of the last ones."""
+    first, second = fcc111("Al", (1, 1, 2), vacuum=5.0), fcc111("Cu", (1, 1, 2), vacuum=5.0)
+    first.calc = second.calc = EMT()
+    energy = first.get_potential_energy()
+    second.get_potential_energy()
+    assert "results" not in structure_from_atoms(first).properties
+    assert first.get_potential_energy() == structure_from_atoms(first).properties["results"]["energy"] == energy
+    first.rattle(0.1)
+    assert "results" not in structure_from_atoms(first).properties
+
+
+def test_results_of_names_that_ase_does_not_know_come_along():
+    atoms = fcc111("Al", (1, 1, 2), vacuum=5.0)
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0)
+    atoms.calc.results["node_energy"] = np.array([-0.4, -0.6])
+    again = atoms_from_structure(structure_from_atoms(atoms))
+    assert again.get_potential_energy() == -1.0
+    assert again.calc.results["node_energy"].tolist() == [-0.4, -0.6]
 
 
 def test_structure_keeps_oxidation_states_and_site_properties():

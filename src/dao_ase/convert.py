@@ -73,7 +73,8 @@ def structure_from_atoms(atoms: Atoms) -> Structure:
     """The pymatgen Structure of ASE atoms, with everything that they carry but their constraints.
 
     Arrays (tags, magnetic moments, ...) become site properties, ``info`` becomes ``properties``, pbc goes into the lattice,
-    and results of a calculator go to ``properties["results"]``. `atoms_from_structure` brings all of it back.
+    and a calculator's results, as far as they are of these atoms, go to ``properties["results"]``. `atoms_from_structure`
+    brings all of it back.
     """
     from pymatgen.core import Lattice, Structure
 
@@ -87,8 +88,9 @@ def structure_from_atoms(atoms: Atoms) -> Structure:
         )
     arrays = {name: list(array) for name, array in atoms.arrays.items() if name not in ("numbers", "positions")}
     properties = dict(atoms.info)
-    if atoms.calc is not None and getattr(atoms.calc, "results", None):
-        properties["results"] = dict(atoms.calc.results)
+    results = dict(getattr(atoms.calc, "results", None) or {})
+    if results and not atoms.calc.calculation_required(atoms, list(results)):
+        properties["results"] = results
     return Structure(
         Lattice(cell, pbc=tuple(atoms.pbc.tolist())),
         atoms.numbers.tolist(),
@@ -104,6 +106,7 @@ def atoms_from_structure(structure: Structure) -> Atoms:
     Oxidation states become the array ``oxi_state``; results become an attached `SinglePointCalculator`.
     """
     from ase import Atoms
+    from ase.calculators.calculator import all_properties
     from ase.calculators.singlepoint import SinglePointCalculator
 
     _require_ordered(structure, "the structure")
@@ -123,7 +126,11 @@ def atoms_from_structure(structure: Structure) -> Atoms:
             raise ValueError(f"the site property {name!r} is missing for some sites; ASE needs it for all or none")
         atoms.set_array(name, np.array(values))
     if "results" in structure.properties:
-        atoms.calc = SinglePointCalculator(atoms, **structure.properties["results"])
+        results = structure.properties["results"]
+        atoms.calc = SinglePointCalculator(atoms, **{name: results[name] for name in results if name in all_properties})
+        atoms.calc.results |= {
+            name: results[name] for name in results if name not in all_properties
+        }  # as MACE has them
     return atoms
 
 
