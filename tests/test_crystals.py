@@ -1,5 +1,6 @@
 """The batch of crystals: bookkeeping of atoms and crystals."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,13 +24,15 @@ def test_positions_are_fractions_of_the_lattice_rows():
     torch.testing.assert_close(batch.positions[3], batch.frac_coords[3] @ batch.lattice[2])
 
 
-@pytest.mark.parametrize("selection", [[2, 0], [1], slice(1, 3), torch.tensor([True, False, True])])
+@pytest.mark.parametrize(
+    "selection", [[2, 0], [1], slice(1, 3), torch.tensor([True, False, True]), np.argsort([3, 1, 2])[0]]
+)
 def test_selection_and_concatenation(selection):
     batch = three_crystals()
     chosen = batch[selection]
     again = Crystals.concatenate(list(chosen))
     assert torch.equal(again.frac_coords, chosen.frac_coords)
-    order = torch.arange(3)[selection]
+    order = torch.arange(3)[selection].reshape(-1)
     assert chosen.num_atoms.tolist() == batch.num_atoms[order].tolist()
     assert torch.equal(chosen[-1].atomic_numbers, batch[int(order[-1])].atomic_numbers)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
@@ -72,10 +73,9 @@ class Crystals:
     def __iter__(self) -> Iterator[Crystals]:
         return (self[index] for index in range(len(self)))
 
-    def __getitem__(self, selection: int | slice | Sequence[int] | Tensor) -> Crystals:
+    def __getitem__(self, selection: SupportsIndex | slice | Sequence[int] | Tensor) -> Crystals:
         """The selected crystals, in the order of the selection; an int gives a batch of one."""
-        everything = torch.arange(len(self), device=self.num_atoms.device)
-        chosen = everything[selection] if not isinstance(selection, int) else everything[selection].reshape(1)
+        chosen = torch.arange(len(self), device=self.num_atoms.device)[selection].reshape(-1)
         counts = self.num_atoms[chosen]
         starts = (self.first_atom[chosen] - (counts.cumsum(0) - counts)).repeat_interleave(counts)
         atoms = starts + torch.arange(len(starts), device=starts.device)
