@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from ase.formula import Formula
 from pymatgen.core import Composition as PymatgenComposition
 from pymatgen.core import Lattice, Structure
 
@@ -51,6 +52,9 @@ SALT = Structure(Lattice.cubic(3.5), ["Na+", "Cl-"], [[0, 0, 0], [0.5, 0.5, 0.5]
 def test_compositions_of_every_kind(generator, composition, count):
     assert len(generator.generate(composition, n=2, rank=False)) == 2 * count
 
+        (bulk("NaCl", "rocksalt", a=5.6).symbols, 1),
+        (Formula("NaCl"), 1),
+        ([Formula("NaCl"), "FeO"], 2),
 
 def test_a_seed_gives_the_same_structures(generator):
     first, again, other = (generator.generate("FeO", n=2, seed=seed, rank=False) for seed in (4, 4, 5))

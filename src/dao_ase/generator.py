@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from ase import Atoms
+from ase.formula import Formula
+from ase.symbols import Symbols
 from monty.json import MSONable
 
 from dao_ase.cell_sampler import CellSampler, prototype_ranks
@@ -273,9 +276,13 @@ def _as_list(composition: Any) -> list[Any]:
 
 
 def _content(composition: Any) -> Any:
-    """What is in the cell of a Structure of pymatgen's or of ASE's Atoms; anything else as it is."""
-    if hasattr(composition, "get_chemical_formula"):
-        return composition.symbols.formula.count()
+    """What is in the cell of a Structure of pymatgen's or of ASE's Atoms, symbols or formula; anything else as it is."""
+    if isinstance(composition, Atoms):
+        composition = composition.symbols
+    if isinstance(composition, Symbols):
+        composition = composition.formula
+    if isinstance(composition, Formula):
+        return composition.count()
     return getattr(composition, "composition", composition)
 
 
