@@ -14,7 +14,15 @@ from dao_ase.cells import whole_number
 from dao_ase.checkpoint import CheckpointError, load, save
 from dao_ase.composition import Composition
 from dao_ase.generator import DAOGenerator, StructureGenerator
-from dao_ase.rank import distinct, installed_potential, ranked_groups, symmetrized, with_copies, with_energies
+from dao_ase.rank import (
+    distinct,
+    installed_potential,
+    ranked_groups,
+    relax_structures,
+    symmetrized,
+    with_copies,
+    with_energies,
+)
 from generation import write_random_generator, write_random_stability
 
 
@@ -44,6 +52,9 @@ SALT = Structure(Lattice.cubic(3.5), ["Na+", "Cl-"], [[0, 0, 0], [0.5, 0.5, 0.5]
         (SALT, 1),
         (bulk("NaCl", "rocksalt", a=5.6), 1),
         (["NaCl", "FeO"], 2),
+        (bulk("NaCl", "rocksalt", a=5.6).symbols, 1),
+        (Formula("NaCl"), 1),
+        ([Formula("NaCl"), "FeO"], 2),
         (("NaCl", SALT, {"Fe": 1}, bulk("Fe")), 4),
         (np.array(["NaCl", "FeO"]), 2),
         (iter(["NaCl", "FeO"]), 2),

@@ -12,8 +12,7 @@ import numpy as np
 from dao_ase.calculator import load_potential
 from dao_ase.checkpoint import CheckpointError, default_weights
 from dao_ase.composition import reduced_key
-from dao_ase.convert import from_structures, to_structures
-from dao_ase.crystals import Crystals
+from dao_ase.convert import from_structures
 from dao_ase.derivatives import predict_crystals
 from dao_ase.gates import has_energy
 from dao_ase.relax import relax
@@ -149,14 +148,14 @@ def relax_structures(
     with tqdm(total=len(structures), desc="relaxing", unit="structure", disable=not progress) as bar:
         results = relax(crystals, potential, fmax=fmax, steps=steps, on_done=lambda index, result: bar.update())
     relaxed = []
-    for structure, crystal, result in zip(structures, crystals, results, strict=True):
+    for structure, result in zip(structures, results, strict=True):
         if result.final is None:
             log.warning("%s was not relaxed: %s", structure.composition.formula, result.reason)
             relaxed.append(structure)
             continue
-        moved = to_structures(_moved(crystal, result.final.lattice, result.final.positions))[0]
+        moved = _moved(structure, result.final.lattice, result.final.positions)
         moved.properties = {
-            **structure.properties,
+            **{name: value for name, value in structure.properties.items() if name not in ENERGIES},
             "energy_per_atom": result.final.energy / len(structure),
             "converged": result.converged,
             "relax_steps": result.steps,
@@ -216,9 +215,12 @@ def space_group(structure: Structure) -> str:
     return generated_space_group(structure)[0]
 
 
-def _moved(crystal: Crystals, lattice: np.ndarray, positions: np.ndarray) -> Crystals:
-    import torch
+def _moved(structure: Structure, lattice: np.ndarray, positions: np.ndarray) -> Structure:
+    """The structure with everything that its sites carry, in another cell and at other positions (Å)."""
+    from pymatgen.core import Lattice
 
-    cell = torch.from_numpy(lattice)[None]
-    coords = torch.from_numpy(positions) @ torch.linalg.inv(cell[0])
-    return Crystals(cell, coords, crystal.atomic_numbers, crystal.num_atoms)
+    moved = structure.copy()
+    moved.lattice = Lattice(lattice, pbc=structure.pbc)
+    for site, place in zip(moved, moved.lattice.get_fractional_coords(positions), strict=True):
+        site.frac_coords = place
+    return moved
