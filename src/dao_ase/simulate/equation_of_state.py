@@ -25,7 +25,11 @@ SAME_ENERGY = 1e-10
 
 @dataclass(frozen=True)
 class EquationOfStateFit:
-    """Volumes (Å³) and energies (eV) of a cell, and what a fit to them says; ``left_out`` names points without energy."""
+    """Volumes (Å³) and energies (eV) of a cell, and what a fit to them says; ``left_out`` names points without energy.
+
+    ``volume`` (Å³), ``energy`` (eV) and ``bulk_modulus`` (GPa) are those at the minimum, and so is ``bulk_derivative``, by
+    the pressure; ``rms_residual`` (eV) is by how much the fit misses the energies.
+    """
 
     volumes: NDArray[np.float64]
     energies: NDArray[np.float64]
