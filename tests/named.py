@@ -1,5 +1,9 @@
 """Crystals and tolerances that tests call by name, and a potential whose physics is known in closed form."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
 import numpy as np
 import torch
 from ase import Atoms
@@ -51,6 +55,24 @@ def random_potential(seed: int = 0, **sizes) -> Potential:
     model = Potential(PotentialConfig(**{"width": 32, "heads": 4, "key_width": 8, "value_width": 16, **sizes}))
     model.trained[1:] = True
     return model.double().requires_grad_(False)
+
+
+@contextmanager
+def double_by_default() -> Iterator[None]:
+    """In this block new tensors are in float64."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+STATES_OF_TORCH = {
+    "float64 by default": double_by_default,
+    "inference mode": torch.inference_mode,
+    "another device by default": partial(torch.device, "meta"),
+}
+"""What a caller or another library may have told torch; MACE, for one, sets the default type for the whole process."""
 
 
 class MorsePotential(Potential):

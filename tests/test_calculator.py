@@ -20,7 +20,7 @@ from dao_ase import checkpoint
 from dao_ase.calculator import DAOCalculator, load_potential, save_potential
 from dao_ase.checkpoint import CheckpointError
 from dao_ase.derivatives import predict_crystals
-from named import FORCE_TOLERANCE, NAMED, MorsePotential, random_potential, rattled, to_crystals
+from named import FORCE_TOLERANCE, NAMED, STATES_OF_TORCH, MorsePotential, random_potential, rattled, to_crystals
 
 MODEL = random_potential()
 
@@ -319,6 +319,31 @@ def test_steps_reuse_the_neighbor_list_and_change_nothing():
     fresh = atoms.copy()
     fresh.calc = calculator()
     assert atoms.get_potential_energy() == pytest.approx(fresh.get_potential_energy(), abs=1e-10)
+
+
+@pytest.mark.parametrize("state", STATES_OF_TORCH)
+def test_what_torch_is_told_changes_nothing(state):
+    calculators = [DAOCalculator(MODEL), DAOCalculator(MODEL)]
+    with STATES_OF_TORCH[state]():
+        calculators += [DAOCalculator(MODEL), DAOCalculator()]
+    for step in range(6):  # some of them from a tape
+        atoms = rattled(NAMED["salt"], 0.01, seed=step)
+        calculators[0].calculate(atoms)
+        with STATES_OF_TORCH[state]():
+            for one in calculators[1:]:
+                one.calculate(atoms)
+        for one in calculators[1:3]:
+            assert one.results["energy"] == pytest.approx(calculators[0].results["energy"], abs=1e-5)
+            np.testing.assert_allclose(one.results["forces"], calculators[0].results["forces"], atol=1e-5)
+    for one in calculators[2:]:
+        one.calculate(NAMED["silicon"])  # made in this state, used outside
+
+
+def test_arrays_in_single_precision_are_read():
+    atoms, single = NAMED["salt"].copy(), NAMED["salt"].copy()
+    single.arrays["positions"] = atoms.positions.astype(np.float32)[::-1][::-1]
+    atoms.calc, single.calc = calculator(), calculator()
+    assert single.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
 
 
 def test_energy_is_conserved_in_dynamics():

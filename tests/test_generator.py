@@ -24,6 +24,7 @@ from dao_ase.rank import (
     with_energies,
 )
 from generation import write_random_generator, write_random_stability
+from named import STATES_OF_TORCH
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +245,19 @@ def test_a_crystal_in_a_larger_cell_is_a_copy():
     structures = [single, other, double, halite, halite.get_primitive_structure()]
     assert [(structures.index(one), copies) for one, copies in with_copies(structures)] == [(0, 2), (1, 1), (3, 2)]
     assert distinct(structures) == [single, other, halite] and distinct([]) == []
+
+
+@pytest.mark.parametrize("state", STATES_OF_TORCH)
+def test_what_torch_is_told_changes_nothing(guided, state):
+    how = {"n": 2, "seed": 3, "guidance": 2.0, "rank": "stability"}
+    expected = guided.generate("NaCl", **how)
+    with STATES_OF_TORCH[state]():
+        again = DAOGenerator(guided.weights, stability=guided.stability)
+        made = [generator.generate("NaCl", **how) for generator in (guided, again)]
+    for structures in [*made, again.generate("NaCl", **how)]:
+        for one, other in zip(structures, expected, strict=True):
+            np.testing.assert_allclose(one.lattice.matrix, other.lattice.matrix, atol=1e-4)
+            np.testing.assert_allclose(one.frac_coords, other.frac_coords, atol=1e-4)
 
 
 def test_ranking_by_stability(guided):

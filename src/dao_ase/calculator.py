@@ -49,6 +49,7 @@ def save_potential(path: str | Path, model: Potential, header: Mapping[str, Any]
     checkpoint.save(path, model.state_dict(), {**(header or {}), **model.header()})
 
 
+@torch.inference_mode(False)
 def load_potential(
     path: str | Path | None = None, device: str | torch.device = "cpu", dtype: str = "float32"
 ) -> Potential:
@@ -62,12 +63,13 @@ def load_potential(
     tensors, header = checkpoint.load(path, device)
     if header.get("model") != "potential":
         raise checkpoint.CheckpointError(f"{str(path)!r} holds a {header.get('model')!r}, not a potential")
-    with checkpoint.described_by(path):
+    with checkpoint.described_by(path), torch.device("cpu"):
         model = Potential(PotentialConfig.from_header(header["config"]))
     checkpoint.fill(model, tensors, path)
     return model.to(device, precision).eval().requires_grad_(False)
 
 
+@torch.inference_mode(False)
 def potential_of(model: Potential | str | Path | None, device: str, dtype: str) -> Potential:
     """A copy of a potential, or the one in a weight file, by default the installed one."""
     if isinstance(model, Potential):
@@ -160,6 +162,7 @@ class DAOCalculator(Calculator):
         }
         return [name for name, (before, now) in pairs.items() if not np.array_equal(before, now)]
 
+    @torch.inference_mode(False)  # the network is differentiated, also where a caller has no use for gradients
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -171,7 +174,8 @@ class DAOCalculator(Calculator):
         self.results = {}  # those of other atoms, should these have none
         _refuse_undefined(self.atoms)
         _refuse_flat_cell(self.atoms)
-        predicted = self._predict(self._list_of(self.atoms), self.atoms.positions, self.atoms.cell.array)
+        positions, lattice = (np.array(one, np.float64) for one in (self.atoms.positions, self.atoms.cell.array))
+        predicted = self._predict(self._list_of(self.atoms), positions, lattice)
         energy = float(predicted.energy)
         if not np.isfinite(energy):
             raise ValueError("the energy of these positions is not a finite number; atoms are far too close")

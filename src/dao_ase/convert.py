@@ -170,7 +170,7 @@ def _batch(lattices: list[np.ndarray], coords: list[np.ndarray], numbers: list[n
         torch.from_numpy(np.array(lattices, dtype=np.float64).reshape(-1, 3, 3)),
         torch.from_numpy(np.concatenate([*coords, np.zeros((0, 3))]).astype(np.float64)),
         torch.from_numpy(np.concatenate([*numbers, np.zeros(0)]).astype(np.int64)),
-        torch.tensor([len(kinds) for kinds in numbers], dtype=torch.int64),
+        torch.tensor([len(kinds) for kinds in numbers], dtype=torch.int64, device="cpu"),
     )
 
 

@@ -122,6 +122,7 @@ class Layout:
         return self.__dict__ | {"_tape": None}
 
 
+@torch.inference_mode(False)
 def predict_crystals(model: Potential, crystals: Crystals, *, slots: int = 30_000) -> Prediction:
     """Energy, forces and stress of any number of periodic crystals, in parts of about ``slots`` neighbours.
 
@@ -163,7 +164,7 @@ def _in_order(parts: list[Prediction], order: list[int], crystals: Crystals) -> 
     """The predictions of parts as those of the whole, in the order in which the crystals came."""
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in Prediction.__annotations__}
     device = joined["energy"].device
-    place = torch.argsort(torch.tensor(order, dtype=torch.int64))  # of each crystal among those that were evaluated
+    place = torch.argsort(torch.tensor(order, dtype=torch.int64, device="cpu"))  # of each crystal among those evaluated
     atoms = torch.argsort(torch.argsort(place[crystals.crystal_index], stable=True)).to(device)
     place = place.to(device)
     return Prediction(**{name: joined[name][atoms if name in ("energies", "forces") else place] for name in joined})

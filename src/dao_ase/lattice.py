@@ -23,9 +23,9 @@ def symmetric_basis(
     basis = torch.zeros(6, 3, 3, dtype=dtype, device=device)
     for index, (row, column) in enumerate([(0, 1), (0, 2), (1, 2)]):
         basis[index, row, column] = basis[index, column, row] = s2
-    basis[3] = torch.diag(torch.tensor([s2, -s2, 0.0], dtype=dtype))
-    basis[4] = torch.diag(torch.tensor([s6, s6, -2 * s6], dtype=dtype))
-    basis[5] = torch.diag(torch.tensor([s3, s3, s3], dtype=dtype))
+    basis[3] = torch.diag(torch.tensor([s2, -s2, 0.0], dtype=dtype, device=device))
+    basis[4] = torch.diag(torch.tensor([s6, s6, -2 * s6], dtype=dtype, device=device))
+    basis[5] = torch.diag(torch.tensor([s3, s3, s3], dtype=dtype, device=device))
     return basis
 
 

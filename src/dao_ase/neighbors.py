@@ -66,7 +66,7 @@ class Neighbors:
         index[position], shifts[position], present[position], reverse[position] = (
             neighbor,
             shift,
-            torch.tensor(True),
+            torch.tensor(True, device=device),
             opposite,
         )
         shape = (num_atoms, slots)

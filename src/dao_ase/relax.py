@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dao_ase.crystals import Crystals
@@ -102,6 +103,7 @@ class RelaxSettings:
             )
 
 
+@torch.inference_mode(False)
 def relax(
     crystals: Crystals,
     model: Potential,

@@ -82,7 +82,7 @@ class Rows:
     def _lay_out(self, members: Sequence[Moving]) -> Layout:
         device, counts = self.model.reference.device, [len(one.numbers) for one in members]
         pairs = join([one.verlet.pairs for one in members], counts)
-        crystal_index = torch.arange(len(members)).repeat_interleave(torch.tensor(counts))
+        crystal_index = torch.from_numpy(np.repeat(np.arange(len(members)), counts))
         numbers = torch.cat([one.numbers for one in members])
         rows = Neighbors.from_pairs(pairs, sum(counts))
         return Layout(self.model, numbers.to(device), rows.to(device), crystal_index.to(device))

@@ -220,17 +220,18 @@ class _Batch:
 
     def noise(self, seeds: Sequence[int]) -> Geometry:
         """The start of each crystal, drawn on the CPU from its own seed."""
-        coords, code = torch.zeros(*self.numbers.shape, 3), torch.zeros(len(self.numbers), 6)
+        coords = torch.zeros(*self.numbers.shape, 3, dtype=torch.float32, device="cpu")
+        code = torch.zeros(len(self.numbers), 6, dtype=torch.float32, device="cpu")
         for row, (seed, count) in enumerate(zip(seeds, self.num_atoms.tolist(), strict=True)):
             rng = torch.Generator().manual_seed(int(seed))
-            coords[row, :count] = torch.rand(count, 3, generator=rng)
-            code[row] = torch.randn(6, generator=rng)
+            coords[row, :count] = torch.rand(count, 3, generator=rng, dtype=torch.float32, device="cpu")
+            code[row] = torch.randn(6, generator=rng, dtype=torch.float32, device="cpu")
         return Geometry(coords.to(self.mask.device), code.to(self.mask.device))
 
     def geometry(self, crystals: Crystals) -> Geometry:
         """Crystals with the atoms of this batch as the network sees them."""
         crystals = crystals.to(self.mask.device, torch.float32)
-        coords = torch.zeros(*self.numbers.shape, 3, device=self.mask.device)
+        coords = torch.zeros(*self.numbers.shape, 3, device=self.mask.device, dtype=torch.float32)
         coords[self.mask] = crystals.frac_coords
         return Geometry(coords, self.denoiser.encode_lattice(crystals.lattice, self.num_atoms))
 

@@ -95,16 +95,17 @@ class StabilityModel(nn.Module):
         return {"model": "stability", "config": asdict(self.denoiser.config), "process": process}
 
 
+@torch.inference_mode(False)
 def load_stability(weights: str | Path | None = None, device: str = "cpu") -> tuple[StabilityModel, dict[str, Any]]:
     """The stability model in a weight file, by default the one installed with the package, and the file's header."""
     path = weights or checkpoint.default_weights("dao_p_stability")
     tensors, header = checkpoint.load(path, device)
     if header.get("model") != "stability":
         raise checkpoint.CheckpointError(f"{str(path)!r} holds no stability model")
-    with checkpoint.described_by(path):
+    with checkpoint.described_by(path), torch.device("cpu"):
         model = StabilityModel(DenoiserConfig(**header["config"]))
     checkpoint.fill(model, {name: tensor.float() for name, tensor in tensors.items()}, path)
-    return model.to(device).eval().requires_grad_(False), header
+    return model.to(device, torch.float32).eval().requires_grad_(False), header
 
 
 @torch.no_grad()
@@ -112,7 +113,7 @@ def energies_above_hull(
     model: StabilityModel, crystals: Crystals, process: str = "flow", *, pairs: int = 40_000
 ) -> Float[Tensor, "crystals"]:
     """The energy above the hull (eV/atom) of each crystal as it is, in batches of about ``pairs`` pairs of atoms."""
-    found = torch.empty(len(crystals))
+    found = torch.empty(len(crystals), dtype=torch.float32, device="cpu")
     device = model.energy_mean.device
     clean = PROCESSES[process].CLEAN
     for count in crystals.num_atoms.unique().tolist():

@@ -10,6 +10,8 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from dao_ase import checkpoint
 from dao_ase.calculator import load_potential
 from dao_ase.clean_energy import CleanEnergy
@@ -37,6 +39,7 @@ class TrainedNetwork:
     ``stability`` is the weight file of the model that guides, by default the installed one.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self, weights: str | Path, *, device: str = "cpu", stability: str | None = None, **changes: float | None
     ) -> None:
@@ -45,12 +48,12 @@ class TrainedNetwork:
         tensors, self.header = checkpoint.load(weights, device)
         if self.header.get("model") != "denoiser":
             raise checkpoint.CheckpointError(f"{str(weights)!r} holds no denoiser; DAO-G needs one")
-        with checkpoint.described_by(weights):
+        with checkpoint.described_by(weights), torch.device("cpu"):
             self._denoiser = Denoiser(DenoiserConfig(**self.header["config"]))
             self._process = PROCESSES[self.header["process"]]()
             advised = SamplerSettings(**self.header.get("sampler", {}))
         checkpoint.fill(self._denoiser, {name: tensor.float() for name, tensor in tensors.items()}, weights)
-        self._denoiser.to(device).eval()
+        self._denoiser.to(device, torch.float32).eval()
         known: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
         self.settings = replace(advised, **known)
         self._guide: Guidance | None = None
@@ -97,6 +100,7 @@ class TrainedNetwork:
             self._guide = Guidance(model, GuidanceSettings(**header.get("guidance", {})), potential)
         return replace(self._guide, settings=replace(self._guide.settings, scale=float(scale)))
 
+    @torch.inference_mode(False)
     def draw(
         self, cells: Sequence[Composition], seeds: Sequence[int], guidance: float, known: Sequence[Crystals] = ()
     ) -> list[Structure]:

@@ -52,7 +52,7 @@ class VerletList:
             return False
         self._at = None  # until the new pairs are there: an interrupt must not leave them with the old geometry
         self._refuse_too_many(lattice)
-        x, cell = torch.tensor(positions), torch.tensor(lattice)
+        x, cell = (torch.tensor(one, device="cpu") for one in (positions, lattice))
         pairs = find_pairs(x, cell, self.cutoff + self.skin, periodic=self.periodic, backend=self.backend)
         self._refuse_coincident(x, cell, pairs)
         self.pairs = self.model.within_cutoff(self.atomic_numbers, x, cell, pairs, self.skin)

@@ -33,7 +33,7 @@ from dao_ase.properties.plan import plan_of
 from dao_ase.properties.predictor import DAOPredictor
 from dao_ase.properties.report import write_results
 from dao_ase.properties.table import PropertyTable, Target, read_table, refuse_unlearnable
-from named import random_potential, rattled, skewed
+from named import STATES_OF_TORCH, random_potential, rattled, skewed
 
 ALKALI, HALIDE = ("Li", "Na", "K", "Rb"), ("F", "Cl", "Br", "I")
 QUICK = FitSettings(epochs=80, head=HeadConfig(members=2, width=8))
@@ -276,6 +276,18 @@ def test_files_structures_and_atoms_give_the_same(predictor, tmp_path):
     assert predictor.predict([]) == []
     with pytest.raises(TypeError, match="give a list"):
         predictor.predict(atoms)
+
+
+@pytest.mark.parametrize("state", STATES_OF_TORCH)
+def test_what_torch_is_told_changes_nothing(predictor, state, tmp_path):
+    predictor.save(tmp_path / "model.safetensors")
+    expected = predictor.predict(salts()[:3])
+    with STATES_OF_TORCH[state]():
+        again = DAOPredictor(tmp_path / "model.safetensors")
+        found = [one.predict(salts()[:3]) for one in (predictor, again)]
+    for predictions in [*found, again.predict(salts()[:3])]:
+        for one, other in zip(predictions, expected, strict=True):
+            assert one.value == pytest.approx(other.value, rel=1e-4)
 
 
 def test_a_folder_without_a_model_says_that_it_is_not_finished(tmp_path):

@@ -69,6 +69,7 @@ class HeadEnsemble(nn.Module):
         self.register_buffer("blend", torch.tensor([1.0, 0.0, 0.0]))  # weights of networks, kernel and trees
         self.kernel: KernelReader | None = None
         self.trees: TreeReader | None = None
+        self.float()  # as the features are, whatever torch's default is
 
     @torch.no_grad()
     def fit_scales(self, features: Float[Tensor, "crystals features"], values: Float[Tensor, "crystals"]) -> None:
@@ -103,18 +104,18 @@ class HeadEnsemble(nn.Module):
             values = values + kernel * self.kernel(standard, self.standardise(self.reference))
         if self.trees is not None:  # the forest that went without the same crystals as the network
             forests = self.trees(standard)
-            values = values + trees * forests[torch.arange(len(values)) % len(forests)]
+            values = values + trees * forests[[member % len(forests) for member in range(len(values))]]
         return values
 
     def add_kernel(self, reference: Float[Tensor, "known features"], constants: int) -> KernelReader:
         """A kernel reader on these features of known crystals, still to be fitted or loaded."""
-        self.reference, self.kernel = reference, KernelReader(len(reference), constants)
+        self.reference, self.kernel = reference, KernelReader(len(reference), constants).float()
         self.blend.copy_(torch.tensor([0.5, 0.5, 0.0]))  # as in files that say nothing of weights
         return self.kernel
 
     def add_trees(self, forests: int) -> TreeReader:
         """Trees of so many forests, still to be fitted or loaded."""
-        self.trees = TreeReader(forests)
+        self.trees = TreeReader(forests).float()
         return self.trees
 
     @classmethod
@@ -177,7 +178,7 @@ def features_of(
 ) -> Float[Tensor, "crystals features"]:
     """x of all crystals; ``tick`` hears how many more are done."""
     order = np.argsort(graphs.work, kind="stable")
-    features = torch.zeros(len(graphs), num_features(trunk, constants.shape[1]))
+    features = constants.new_zeros(len(graphs), num_features(trunk, constants.shape[1]))
     for part in graphs.parts(order, SLOTS):
         features[part] = features_of_batch(trunk, graphs.batch(part), constants[part])
         tick(len(part))

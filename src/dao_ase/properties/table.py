@@ -184,7 +184,7 @@ def crystals_of(records: Sequence[Record]) -> Crystals:
         torch.from_numpy(
             np.concatenate([np.zeros(0), *(record.atomic_numbers for record in records)]).astype(np.int64)
         ),
-        torch.tensor([len(record.atomic_numbers) for record in records], dtype=torch.int64),
+        torch.tensor([len(record.atomic_numbers) for record in records], dtype=torch.int64, device="cpu"),
     )
 
 

@@ -162,10 +162,10 @@ class PrototypeLibrary:
         order = np.concatenate([np.flatnonzero(numbers == ATOMIC_NUMBERS[symbol]) for symbol, _ in cell.counts])
         coords = self._coords[self._first_atom[number] :][: len(numbers)].astype(float)[order] / STEPS
         crystal = Crystals(
-            torch.tensor(lattice[None], dtype=torch.float32),
-            torch.tensor(coords, dtype=torch.float32),
-            torch.tensor(numbers[order]),
-            torch.tensor([len(order)]),
+            torch.from_numpy(lattice[None].astype(np.float32)),
+            torch.from_numpy(coords.astype(np.float32)),
+            torch.from_numpy(numbers[order]),
+            torch.from_numpy(np.array([len(order)])),
         )
         name = self._names[self._name_end[member - 1] if member else 0 : self._name_end[member]].decode()
         return Prototype(crystal, name, distance)

@@ -159,10 +159,10 @@ def _forces(program: Any, model: Potential, on_force: Callable[[int, int], objec
     supercells = program.supercells_with_displacements
     for done, cell in enumerate(supercells, start=1):
         displaced = Crystals(
-            torch.tensor(np.asarray(cell.cell)).unsqueeze(0),
-            torch.tensor(np.asarray(cell.scaled_positions)),
-            torch.tensor(np.asarray(cell.numbers, dtype=np.int64)),
-            torch.tensor([len(cell)]),
+            torch.tensor(np.asarray(cell.cell), device="cpu").unsqueeze(0),
+            torch.tensor(np.asarray(cell.scaled_positions), device="cpu"),
+            torch.tensor(np.asarray(cell.numbers, dtype=np.int64), device="cpu"),
+            torch.tensor([len(cell)], device="cpu"),
         )
         forces.append(predict_crystals(model, displaced).forces.double().cpu().numpy())
         if on_force is not None:
