@@ -51,6 +51,17 @@ def test_systems_may_come_move_and_go(model):
         assert moved[place].item() == pytest.approx(both[1].item(), abs=1e-9)
 
 
+def test_inference_mode_changes_nothing(model):
+    from dao_ase.torchsim import DAOModel
+
+    expected = model(state_of(NAMED["salt"], NAMED["copper"]))
+    with torch.inference_mode():
+        again = DAOModel(device="cpu", precision="float64")
+        found = [one(state_of(NAMED["salt"], NAMED["copper"])) for one in (model, again)]
+    for results in [*found, again(state_of(NAMED["salt"], NAMED["copper"]))]:
+        torch.testing.assert_close(results["forces"], expected["forces"])
+
+
 def test_a_potential_that_is_given_stays_as_it_is():
     from dao_ase.calculator import load_potential
     from dao_ase.torchsim import DAOModel

@@ -53,6 +53,7 @@ class DAOModel(ModelInterface):
         self._lists: list[VerletList] = []
         self._rows: tuple[Any, Neighbors, Any] | None = None
 
+    @torch.inference_mode(False)  # the network is differentiated, also where a caller has no use for gradients
     def forward(self, state: Any, **_: Any) -> dict[str, Tensor]:
         """Energies (systems), forces (atoms × 3) and stresses (systems × 3 × 3) of a SimState, detached from it."""
         positions, cells = state.positions.detach(), state.row_vector_cell.detach()
