@@ -1,7 +1,7 @@
 """How DAO-P and CHGNet answer small strains and displacements of solids that DAO-P was not trained on, against DFT.
 
 The frames are references/strained_solids.extxyz: solids of `dao-ase data stiffness` whose formulas are held out of
-training, twelve frames each, labelled by pw.x. `--write FILE...` makes that file anew from the labels. Each response is
+training, twelve frames each, labelled by pw.x. `--write FILE...` adds those of further files of labels. Each response is
 relative to the cell at rest: pressure to a change of volume, the difference of axial stresses to a stretch, shear
 stress to a shear, forces to an atom moved out of its place. At a tenth of a strain the answer is a tenth of the whole
 one; a potential that is softer or harder there than at the whole bends its energy where phonons and elastic constants
@@ -46,13 +46,14 @@ MOVED = {"moved": "moved atom", "moved, a tenth": "moved atom, a tenth"}
 
 
 def write(files: list[str]) -> None:
-    """The held-out solids of files of labels, of which all twelve frames are there, as references."""
-    images: list[Atoms] = []
+    """Adds the held-out solids of files of labels, of which all twelve frames are there, to the references."""
+    images: list[Atoms] = ase.io.read(FRAMES, index=":")
     for file in files:
         frames = LabelledCrystals.load(file)
         with np.load(file) as columns:
             parents = columns["parent_id"]
-        for parent in dict.fromkeys(parents):
+        there = {image.info["solid"] for image in images}
+        for parent in [one for one in dict.fromkeys(parents) if str(one) not in there]:
             places = np.flatnonzero(parents == parent)
             if len(places) != len(STRAINS) or not is_held_out(frames.formulas()[places[0]]):
                 continue
@@ -99,7 +100,7 @@ def compared(found: list[np.ndarray], known: list[np.ndarray]) -> dict[str, floa
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--write", nargs="+", metavar="FILE", help="make the reference frames anew of these labels")
+    parser.add_argument("--write", nargs="+", metavar="FILE", help="add held-out solids of these labels to the references")
     parser.add_argument("--weights", help="weights of another DAO-P")
     options = parser.parse_args()
     if options.write:
@@ -122,8 +123,8 @@ def main() -> None:
     record("stiffness", figures, packages=("chgnet",) if "CHGNet" in calculators else ())
 
 
-def _formulas(images: list[Atoms]) -> list[str]:
-    return sorted({image.symbols.formula.reduce()[0].format("metal") for image in images})
+def _formulas(images: list[Atoms]) -> str:
+    return ", ".join(sorted({image.symbols.formula.reduce()[0].format("metal") for image in images}))
 
 
 if __name__ == "__main__":
