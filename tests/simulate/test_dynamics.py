@@ -72,6 +72,20 @@ def test_molecules_have_no_pressure_and_no_npt(tmp_path):
         run(tmp_path / "b.traj", 10, water, ensemble="npt")
 
 
+def test_other_masses_or_constraints_are_another_run(tmp_path):
+    fixed, heavy = ARGON.copy(), ARGON.copy()
+    fixed.set_constraint(FixAtoms([0]))
+    heavy.set_masses(2 * ARGON.get_masses())
+    run(tmp_path / "free.traj", 10)
+    for atoms in (fixed, heavy):
+        with pytest.raises(ValueError, match="other masses or constraints"):
+            run(tmp_path / "free.traj", 20, atoms)
+    run(tmp_path / "fixed.traj", 10, fixed)
+    assert len(run(tmp_path / "fixed.traj", 20, fixed)) == 1
+    with pytest.raises(ValueError, match="other masses or constraints"):
+        run(tmp_path / "fixed.traj", 30)
+
+
 def test_a_barostat_takes_no_constraints(tmp_path):
     held = ARGON.copy()
     held.set_constraint(FixAtoms([0]))

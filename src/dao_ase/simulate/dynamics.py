@@ -225,7 +225,14 @@ def _resume(path: Path, atoms: Atoms, settings: DynamicsSettings) -> tuple[Atoms
             f"{path} holds a run that began with another geometry of {atoms.get_chemical_formula()}; "
             "write elsewhere, or delete it to begin anew"
         )
+    if not np.allclose(last.get_masses(), atoms.get_masses()) or _constraints(last) != _constraints(atoms):
+        raise ValueError(f"{path} holds a run with other masses or constraints; give the same ones, or write elsewhere")
     return last, place
+
+
+def _constraints(atoms: Atoms) -> list[tuple[str, list[int]]]:
+    """The kind of each constraint, and the atoms that it names."""
+    return [(type(one).__name__, np.ravel(getattr(one, "index", [])).tolist()) for one in atoms.constraints]
 
 
 def _refuse_other_potential(path: Path, last: Atoms, calculator: Calculator) -> None:
