@@ -378,3 +378,11 @@ def test_ase_knows_it_by_name(weights):
     atoms = bulk("Si")
     atoms.calc = get_calculator_class("dao")(model=str(weights))
     assert np.isfinite(atoms.get_potential_energy())
+
+
+def test_to_make_one_draws_nothing_from_the_callers_random_numbers():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    DAOCalculator()
+    assert torch.equal(torch.rand(2), expected)

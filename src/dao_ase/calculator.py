@@ -63,7 +63,7 @@ def load_potential(
     tensors, header = checkpoint.load(path, device)
     if header.get("model") != "potential":
         raise checkpoint.CheckpointError(f"{str(path)!r} holds a {header.get('model')!r}, not a potential")
-    with checkpoint.described_by(path), torch.device("cpu"):
+    with checkpoint.described_by(path):
         model = Potential(PotentialConfig.from_header(header["config"]))
     checkpoint.fill(model, tensors, path)
     return model.to(device, precision).eval().requires_grad_(False)

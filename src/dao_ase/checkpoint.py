@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, uint8
@@ -65,9 +66,13 @@ def _misfit(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str:
 
 @contextmanager
 def described_by(path: str | Path) -> Iterator[None]:
-    """In this block a model is built as the header of a weight file says; an error names the file."""
+    """In this block a model is built as the header of a weight file says; an error names the file.
+
+    It is built on the processor and from random numbers of its own: a caller's default device and seed stay as they are.
+    """
     try:
-        yield
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            yield
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = f"it says nothing of {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{str(path)!r} has a header that describes no model: {reason}") from error

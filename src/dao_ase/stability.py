@@ -102,7 +102,7 @@ def load_stability(weights: str | Path | None = None, device: str = "cpu") -> tu
     tensors, header = checkpoint.load(path, device)
     if header.get("model") != "stability":
         raise checkpoint.CheckpointError(f"{str(path)!r} holds no stability model")
-    with checkpoint.described_by(path), torch.device("cpu"):
+    with checkpoint.described_by(path):
         model = StabilityModel(DenoiserConfig(**header["config"]))
     checkpoint.fill(model, {name: tensor.float() for name, tensor in tensors.items()}, path)
     return model.to(device, torch.float32).eval().requires_grad_(False), header

@@ -48,7 +48,7 @@ class TrainedNetwork:
         tensors, self.header = checkpoint.load(weights, device)
         if self.header.get("model") != "denoiser":
             raise checkpoint.CheckpointError(f"{str(weights)!r} holds no denoiser; DAO-G needs one")
-        with checkpoint.described_by(weights), torch.device("cpu"):
+        with checkpoint.described_by(weights):
             self._denoiser = Denoiser(DenoiserConfig(**self.header["config"]))
             self._process = PROCESSES[self.header["process"]]()
             advised = SamplerSettings(**self.header.get("sampler", {}))

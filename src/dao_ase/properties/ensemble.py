@@ -98,19 +98,16 @@ class PropertyModel:
             )
         elements = tensors["elements"].numpy()
         places = ["trunk"] if header["trunk"]["shared"] else [f"fold{k}.trunk" for k in range(header["folds"])]
-        try:
-            with torch.device("cpu"):
-                sizes = PotentialConfig.from_header(header["trunk"]["config"])
-                trunks = [_restored(Potential(sizes), tensors, place) for place in places]
-                constants = len(tensors["fold0.head.mean"]) - num_features(trunks[0], 0)
-                reference = tensors["reference"].float() if "reference" in tensors else None
-                config = HeadConfig(**header["head"])
-                heads = [
-                    HeadEnsemble.restored(tensors, f"fold{fold}.head.", config, reference, constants)
-                    for fold in range(header["folds"])
-                ]
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise checkpoint.CheckpointError(f"{str(path)!r} does not fit its own header: {error}") from error
+        with checkpoint.described_by(path):
+            sizes = PotentialConfig.from_header(header["trunk"]["config"])
+            trunks = [_restored(Potential(sizes), tensors, place) for place in places]
+            constants = len(tensors["fold0.head.mean"]) - num_features(trunks[0], 0)
+            reference = tensors["reference"].float() if "reference" in tensors else None
+            config = HeadConfig(**header["head"])
+            heads = [
+                HeadEnsemble.restored(tensors, f"fold{fold}.head.", config, reference, constants)
+                for fold in range(header["folds"])
+            ]
         return cls(Target(**header["target"]), elements, trunks, heads, header)
 
 
