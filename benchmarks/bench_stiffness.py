@@ -100,7 +100,9 @@ def compared(found: list[np.ndarray], known: list[np.ndarray]) -> dict[str, floa
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--write", nargs="+", metavar="FILE", help="add held-out solids of these labels to the references")
+    parser.add_argument(
+        "--write", nargs="+", metavar="FILE", help="add held-out solids of these labels to the references"
+    )
     parser.add_argument("--weights", help="weights of another DAO-P")
     options = parser.parse_args()
     if options.write:
