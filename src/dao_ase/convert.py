@@ -128,9 +128,8 @@ def atoms_from_structure(structure: Structure) -> Atoms:
     if "results" in structure.properties:
         results = structure.properties["results"]
         atoms.calc = SinglePointCalculator(atoms, **{name: results[name] for name in results if name in all_properties})
-        atoms.calc.results |= {
-            name: results[name] for name in results if name not in all_properties
-        }  # as MACE has them
+        others = {name: results[name] for name in results if name not in all_properties}  # as MACE has them
+        atoms.calc.results |= others
     return atoms
 
 
