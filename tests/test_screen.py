@@ -37,6 +37,10 @@ def test_compositions_of_a_table_and_of_lines(tmp_path):
     assert read_compositions(tmp_path / "sheet.csv") == ["NaCl", "KCl"]
     (tmp_path / "notes.csv").write_text("composition,note\nNaCl,a; b\tc\n")
     assert read_compositions(tmp_path / "notes.csv") == ["NaCl"]
+    (tmp_path / "quoted.csv").write_text(
+        'note,composition\n"no, #1",NaCl # salt\n"two\n#2",KCl\nc #,Si\n5" #,Si\n"4"" #4",MgO\n'
+    )
+    assert read_compositions(tmp_path / "quoted.csv") == ["NaCl", "KCl", "MgO"]
     (tmp_path / "mp.csv").write_text("material_id,pretty_formula\nmp-1,NaCl\n")
     assert read_compositions(str(tmp_path / "mp.csv")) == ["NaCl"]
     for empty in ("\n", "composition\n", "id,formula\n1,\n", "number,salt\n1,NaCl\n"):

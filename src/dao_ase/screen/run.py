@@ -10,6 +10,7 @@ import csv
 import json
 import logging
 import math
+import re
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 
 SHARD = 8
 """Compositions in one shard: enough to fill the batches of 20 samples each, few enough to be lost by a kill."""
+REMARK = re.compile(r'(?P<quoted>(?:^|(?<=[,;\t]))"(?:[^"]|"")*")|#.*', re.MULTILINE)
+"""The rest of a line from # on, outside of cells in quotes."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,10 @@ def read_compositions(path: str | Path) -> list[str]:
     Columns are separated by commas, or by what spreadsheets write instead: tabs or semicolons in the first line.
     """
     try:
-        lines = [line.partition("#")[0] for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
+        text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text in UTF-8 ({error.reason}); save the table as CSV, in UTF-8") from error
+    lines = REMARK.sub(lambda found: found["quoted"] or "", text).splitlines()
     first = next((line for line in lines if line.strip()), "")
     rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator(first))]
     rows = [row for row in rows if any(row)]
