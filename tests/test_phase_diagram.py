@@ -199,6 +199,7 @@ def test_a_table_from_excel_and_rows_that_are_wrong(tmp_path):
     for text, reason in (
         ("composition,energy_per_atom\nNa,nan\n", r"references.csv:2: .*the energy of Na is nan eV/atom"),
         ("composition,energy_per_atom\n,-1\n", "references.csv:2: .*no composition"),
+        ("composition,energy_per_atom\nNa,-1,\nNa,-1,3\n", "references.csv:3: .*more cells than there are columns"),
         ("formula,energy\nNa,-1\n", "there are: formula, energy"),
         ("", "there are: none"),
     ):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dao_ase.composition import ATOMIC_NUMBERS, Composition
-from dao_ase.data.reading import ending, opened_text, separator
+from dao_ase.data.reading import MORE_CELLS, ending, opened_text, separator
 from dao_ase.database import SETTINGS, open_screen
 from dao_ase.runs import SUMMARY, records_of
 
@@ -194,6 +194,8 @@ def _from_csv(path: Path) -> list[Phase]:
         try:
             if not formula:
                 raise ValueError("there is no composition")
+            if any(row.get(None, ())):  # type: ignore[call-overload]  # what DictReader has no name for
+                raise ValueError(MORE_CELLS)
             found.append(
                 Phase(Composition.parse(formula).formula, float(row["energy_per_atom"]), f"{path.name}:{number}")
             )

@@ -363,6 +363,17 @@ def test_text_in_place_of_a_number_is_shown(tmp_path, trunk):
         read_table([source], Target("hardness"), trunk.elements)
 
 
+def test_a_number_in_two_columns_or_two_cells_is_not_guessed(tmp_path):
+    bulk("Cu").write(tmp_path / "copper.cif")
+    (tmp_path / "table.csv").write_text("id,file,hardness\nCu,copper.cif,3,,\nAg,copper.cif,1,234.5\n")
+    left_out = []
+    (record,) = read(open_source(tmp_path / "table.csv"), left_out.append)
+    assert record.id == "Cu" and left_out[0].id == "Ag" and "more cells than there are columns" in left_out[0].reason
+    (tmp_path / "table.csv").write_text("id,file,hardness,,, hardness \nCu,copper.cif,3,,,4\n")
+    with pytest.raises(ValueError, match=r"table.csv' has two columns 'hardness'; rename or remove one of them"):
+        list(read(open_source(tmp_path / "table.csv")))
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_tables_of_spreadsheets(tmp_path, separator):
     bulk("Cu").write(tmp_path / "POSCAR_Cu", format="vasp")

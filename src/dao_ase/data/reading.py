@@ -114,6 +114,12 @@ def separator(head: str) -> str:
     return max(",;\t", key=head.count)
 
 
+MORE_CELLS = (
+    "the row has more cells than there are columns; a text or number that holds their separator stands in quotes"
+)
+"""Why a row of a table is not taken: its values may stand in the wrong columns."""
+
+
 def text_of(path: Path) -> str:
     """The whole text of a file as `opened_text` unpacks it, lines ending in a newline alone."""
     with opened_text(path) as file:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dao_ase.data.cif import Cell, read_cif
-from dao_ase.data.reading import FileSource, ending, opened_text, separator, text_of
+from dao_ase.data.reading import MORE_CELLS, FileSource, ending, opened_text, separator, text_of
 from dao_ase.data.records import Record, RejectedRecord
 
 csv.field_size_limit(1 << 26)
@@ -105,6 +105,8 @@ class CsvSource(FileSource):
             reader = csv.DictReader(lines, delimiter=separator(head))
             names = [name.strip() for name in reader.fieldnames or ()]
             names = [name.lower() if name.lower() in STRUCTURE else name for name in names]
+            if twice := sorted({name for name in names if name and names.count(name) > 1}):
+                raise ValueError(f"{str(self.path)!r} has two columns {twice[0]!r}; rename or remove one of them")
             if not set(STRUCTURE) & set(names):
                 raise ValueError(f"{str(self.path)!r} has no column 'cif', nor one 'file'; it has {names}")
             reader.fieldnames = names
@@ -114,6 +116,8 @@ class CsvSource(FileSource):
         """The crystal of one line, from the text of a CIF or from a file whose path is relative to the table."""
         if any(isinstance(value, str) and value.endswith(END) for value in raw.values()):
             raise RejectedRecord("broken", "the file ends within this row; is it complete?", identifier)
+        if any(raw.get(None, ())):  # type: ignore[call-overload]  # what DictReader has no name for
+            raise RejectedRecord("broken", MORE_CELLS, identifier)
         if "cif" in raw:
             if not raw["cif"]:
                 raise RejectedRecord("broken", "the column 'cif' is empty; is the file complete?", identifier)
