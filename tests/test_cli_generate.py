@@ -3,6 +3,7 @@
 import csv
 import json
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -101,6 +102,24 @@ def test_what_is_sampled_survives_an_interruption_of_the_relaxation(tmp_path, we
     assert result.exit_code == 130 and "4 structures" in result.output
     records = json.loads((tmp_path / "summary.json").read_text())["structures"]
     assert [record["formula"] for record in records] == ["NaCl", "NaCl", "FeO", "FeO"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["dao_ase.rank.space_group", "dao_ase.runs.write_text"])
+def test_what_is_sampled_survives_interruptions_of_ranking_and_writing(tmp_path, weights, monkeypatch, number, where):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    module, name = where.rsplit(".", 1)
+    function = getattr(sys.modules[module], name)
+
+    def interrupted(*arguments):
+        signal.raise_signal(number)  # again and again
+        return function(*arguments)
+
+    monkeypatch.setattr(where, interrupted)
+    result = run("generate", "NaCl", "-n", "3", "-o", str(tmp_path), "--weights", weights)
+    assert result.exit_code == 130 and "interrupted: the 3 structures made so far" in result.output
+    assert len(files_and_end(tmp_path)[0]) == len(read(tmp_path / "structures.extxyz", index=":")) == 3
+    assert files_and_end(tmp_path)[1]
 
 
 def test_many_formulas_are_sampled_together_and_written_as_if_each_were_alone(tmp_path, weights, monkeypatch):

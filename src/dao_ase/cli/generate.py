@@ -72,7 +72,7 @@ def generate(
 
     from dao_ase.cells import seed_of
     from dao_ase.cli.inputs import named_as_options, parse_formula_units
-    from dao_ase.cli.stopping import INTERRUPTED, sigterm_as_ctrl_c
+    from dao_ase.cli.stopping import INTERRUPTED, at_the_end, sigterm_as_ctrl_c
     from dao_ase.database import SETTINGS
     from dao_ase.generator import DAOGenerator
     from dao_ase.runs import GALLERY, RunWriter
@@ -97,7 +97,8 @@ def generate(
                 made = generator.numbered(wanted[first : first + together], number, **how, progress=True)
                 try:
                     for chunk in _chunks(generator, made, finish):
-                        run.write(chunk)
+                        with at_the_end():
+                            run.write(chunk)
                 finally:
                     run.refused.update(generator.refused)
         if gallery and run.records:
@@ -118,6 +119,8 @@ def _chunks(generator: DAOGenerator, made: Iterator[tuple[int, Structure]], fini
     """Finished structures, up to a thousand at a time; what was made before an interruption comes too, if unrelaxed."""
     from itertools import islice
 
+    from dao_ase.cli.stopping import at_the_end
+
     while True:
         chunk: list[tuple[int, Structure]] = []
         try:
@@ -125,7 +128,9 @@ def _chunks(generator: DAOGenerator, made: Iterator[tuple[int, Structure]], fini
             finished = generator.finish_groups(_grouped(chunk), **finish, progress=True)
         except KeyboardInterrupt:
             if chunk:
-                yield _flat(generator.finish_groups(_grouped(chunk), **{**finish, "relax": False}))
+                click.echo(f"interrupted: {len(chunk)} structures are still ranked and written", err=True)
+                with at_the_end():
+                    yield _flat(generator.finish_groups(_grouped(chunk), **{**finish, "relax": False}))
             raise
         if not chunk:
             return

@@ -38,6 +38,26 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
+def at_the_end() -> Iterator[None]:
+    """In a block of `sigterm_as_ctrl_c` one that is done to its end: an interruption within it is answered after it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    came: list[int] = []
+    for number, handler in before.items():
+        if handler is _interrupt:
+            signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
+
+
+@contextmanager
 def continued_by_the_same_command(message: str = CONTINUES) -> Iterator[None]:
     """As `sigterm_as_ctrl_c`, for work that is found again: the interruption is told, and the exit code is `INTERRUPTED`."""
     try:
