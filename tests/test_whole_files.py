@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from dao_ase.whole_files import replacing, replacing_together, write_json, write_text
+from dao_ase.whole_files import only_one, replacing, replacing_together, write_json, write_text
 
 
 def test_the_file_replaces_the_old_one_and_leaves_nothing_beside(tmp_path):
@@ -65,3 +65,13 @@ def fails_at(name, replace):
         replace(source, target)
 
     return replaced
+
+
+def test_only_one_holds_a_lock_and_it_is_free_afterwards(tmp_path):
+    for _ in range(2):
+        with (
+            only_one(tmp_path / ".lock", "another is at it"),
+            pytest.raises(ValueError, match="another is at it; wait for it"),
+            only_one(tmp_path / ".lock", "another is at it"),
+        ):
+            pass

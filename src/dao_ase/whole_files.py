@@ -47,6 +47,25 @@ def replacing_together(folder: str | Path, last: str) -> Iterator[Path]:
             os.replace(file, folder / file.name)
 
 
+@contextmanager
+def only_one(lock: str | Path, busy: str) -> Iterator[None]:
+    """Holds the file ``lock``, which stays; where it is held already, an error that begins with ``busy``.
+
+    The system gives it free when the process ends, however it ends. On Windows, and where files have no locks, nothing is
+    held.
+    """
+    with open(lock, "w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{busy}; wait for it, or write elsewhere") from error
+        except (ImportError, OSError):
+            pass
+        yield
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Writes a text file in UTF-8."""
     with replacing(path) as temporary:

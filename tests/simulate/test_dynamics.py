@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
-from ase.constraints import FixAtoms
+from ase.calculators.calculator import Calculator
+from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixedLine, FixedPlane, FixSymmetry
+from ase.io.trajectory import TrajectoryWriter
 
 from dao_ase.calculator import DAOCalculator
 from dao_ase.simulate.dynamics import BlowUpError, DynamicsSettings, read_dynamics, run_dynamics, summarise
@@ -84,6 +86,94 @@ def test_other_masses_or_constraints_are_another_run(tmp_path):
     assert len(run(tmp_path / "fixed.traj", 20, fixed)) == 1
     with pytest.raises(ValueError, match="other masses or constraints"):
         run(tmp_path / "fixed.traj", 30)
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        (FixedLine(0, [1, 0, 0]), FixedLine(0, [0, 1, 0])),
+        (FixedPlane(0, [1, 0, 0.3]), FixedPlane(0, [0, 1, 0.3])),
+        (FixCartesian(0, (True, False, False)), FixCartesian(0, (False, True, False))),
+        (FixBondLengths([[0, 1]]), FixBondLengths([[2, 3]])),
+    ],
+)
+def test_a_constraint_is_more_than_the_atoms_that_it_names(tmp_path, first, other):
+    held, otherwise = ARGON.copy(), ARGON.copy()
+    held.set_constraint(first)
+    otherwise.set_constraint(other)
+    run(tmp_path / "a.traj", 10, held)
+    assert len(run(tmp_path / "a.traj", 20, held)) == 1
+    with pytest.raises(ValueError, match="other masses or constraints"):
+        run(tmp_path / "a.traj", 30, otherwise)
+
+
+def test_other_velocities_are_another_run(tmp_path):
+    moving, otherwise = ARGON.copy(), ARGON.copy()
+    moving.set_constraint(FixAtoms([0]))
+    otherwise.set_constraint(FixAtoms([0]))
+    moving.set_momenta(np.ones((4, 3)), apply_constraint=False)
+    otherwise.set_momenta(2 * np.ones((4, 3)))
+    run(tmp_path / "a.traj", 10, moving)
+    assert len(run(tmp_path / "a.traj", 20, moving)) == 1
+    with pytest.raises(ValueError, match="began with other velocities"):
+        run(tmp_path / "a.traj", 30, otherwise)
+
+
+def test_what_cannot_move_leaves_no_file(tmp_path):
+    held, symmetric = ARGON.copy(), ARGON.copy()
+    held.set_constraint(FixAtoms(range(4)))
+    symmetric.set_constraint(FixSymmetry(symmetric))
+    for atoms, reason in ((held, "every atom is fixed"), (symmetric, "no temperature .* FixSymmetry")):
+        with pytest.raises(ValueError, match=reason):
+            run(tmp_path / "a.traj", 10, atoms)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_refused_is_refused_before_the_first_step(tmp_path):
+    for steps, settings in ((15, None), (10, DynamicsSettings("npt"))):
+        with pytest.raises(ValueError, match=r"not a multiple|periodic in three directions"):
+            run_dynamics(molecule("H2O"), calculator(), steps, tmp_path / "a.traj", settings)
+
+
+def test_two_runs_do_not_write_to_one_trajectory(tmp_path):
+    path = tmp_path / "a.traj"
+    first, second = (run_dynamics(ARGON, calculator(), 20, path) for _ in range(2))
+    next(first)
+    with pytest.raises(ValueError, match=r"another run is writing to .*a\.traj"):
+        run(path, 20)
+    first.close()
+    with pytest.raises(ValueError, match=r"written to .* meanwhile"):
+        next(second)
+    assert len(run(path, 20)) == 2
+
+
+def test_a_calculator_without_stress_has_no_pressure(tmp_path):
+    seen = list(run_dynamics(ARGON, _Weightless(), 20, tmp_path / "a.traj"))
+    assert np.isnan(seen[-1].pressure) and seen[-1].volume > 0
+    assert len(read_dynamics(tmp_path / "a.traj")[1]) == 3
+    assert summarise(seen, len(ARGON))["pressure"] is None
+    with pytest.raises(ValueError, match="gives no stress, which npt needs"):
+        run_dynamics(ARGON, _Weightless(), 20, tmp_path / "b.traj", DynamicsSettings("npt"))
+
+
+class _Weightless(Calculator):
+    """No energy, no forces, and no stress at all."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 (as ASE declares them)
+
+    def calculate(self, *arguments, **settings):
+        super().calculate(*arguments, **settings)
+        self.results = {"energy": 0.0, "forces": np.zeros((len(self.atoms), 3))}
+
+
+def test_an_interrupt_before_the_first_frame_leaves_nothing_in_the_way(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TrajectoryWriter, "write", interrupted)
+        run(tmp_path / "a.traj", 10)
+    assert len(run(tmp_path / "a.traj", 10)) == 2
 
 
 def test_a_barostat_takes_no_constraints(tmp_path):

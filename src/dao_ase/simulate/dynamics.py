@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
-from ase.calculators.calculator import Calculator
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from ase.io.trajectory import Trajectory
 from ase.md.md import MolecularDynamics
 from numpy.typing import NDArray
 
 from dao_ase.relax import MAX_FORCE
 from dao_ase.units import GPA
+from dao_ase.whole_files import only_one, replacing
 
 ENSEMBLES = ("nve", "nvt", "npt")
 SAME, SAME_ENERGY = 1e-6, 1e-3
@@ -69,7 +70,7 @@ class DynamicsSettings:
 class Observation:
     """One frame in numbers: time (ps), energies (eV), temperature (K), volume (Å³), pressure (GPa, with the kinetic part).
 
-    A volume of 0 means that the atoms have none; then the pressure is not a number.
+    A volume of 0 means that the atoms have none; then, and where a calculator gives no stress, the pressure is not a number.
     """
 
     step: int
@@ -93,36 +94,51 @@ def run_dynamics(
 
     Velocities are drawn at the temperature, without drift, unless the atoms have momenta. A run of the same atoms and
     settings that is already in ``path`` goes on from its last frame: exactly in the ensemble nve, with new random numbers
-    in nvt, with a rested barostat in npt. `BlowUpError` says that the atoms flew apart; what is written stays.
+    in nvt, with a rested barostat in npt. What cannot run is refused at once, before the first step is asked for.
+    `BlowUpError` says that the atoms flew apart; what is written stays.
     """
-    settings = settings or DynamicsSettings()
+    settings, path = settings or DynamicsSettings(), Path(path)
     if steps < 0:
         raise ValueError(f"steps is {steps}; it must not be negative")
     if steps % settings.interval:
         raise ValueError(
             f"{steps} steps are not a multiple of the {settings.interval} steps between frames; change one of the two"
         )
-    moving, done = _resume(Path(path), atoms, settings) if Path(path).exists() else (_prepare(atoms, settings), -1)
+    moving, done = _resume(path, atoms, settings) if path.exists() else (_prepare(atoms, settings), -1)
     if done >= 0:
-        _refuse_other_potential(Path(path), moving, calculator)
+        _refuse_other_potential(path, moving, calculator)
     moving.calc = calculator
-    if settings.ensemble == "npt" and not moving.pbc.all():
-        raise ValueError(f"pbc is {moving.pbc.tolist()}; a pressure needs a cell that is periodic in three directions")
-    if settings.ensemble == "npt" and moving.constraints:
-        raise ValueError("some atoms are constrained; npt moves all of them: take nvt, or remove the constraints")
+    _refuse_immovable(moving, settings)
     moving.get_potential_energy()  # atoms that have none leave no file
-    integrator = _integrator(moving, settings, max(done, 0))
-    kept = ["energy", "forces", *(["stress"] if _volume(moving) else [])]
-    Path(path).parent.mkdir(parents=True, exist_ok=True)  # now that nothing is refused any more
-    with Trajectory(path, "a" if done >= 0 else "w", properties=kept) as file:
+    return _frames(moving, steps, path, settings, done)
+
+
+def _frames(atoms: Atoms, steps: int, path: Path, settings: DynamicsSettings, done: int) -> Iterator[Observation]:
+    """Steps and frames after the one numbered ``done``, which the atoms are at; -1 where there is none."""
+    integrator = _integrator(atoms, settings, max(done, 0))
+    kept = ["energy", "forces", *(["stress"] if _volume(atoms) and _has_stress(atoms) else [])]
+    path.parent.mkdir(parents=True, exist_ok=True)  # now that nothing is refused any more
+    with only_one(path.with_name(f".{path.name}.lock"), f"another run is writing to {path}"):
+        if _count(path) != done + 1:
+            raise ValueError(f"another run has written to {path} meanwhile; begin again, or write elsewhere")
         if done < 0:
-            file.set_description({"dynamics": asdict(settings)})
-            file.write(moving)
-            yield observe(moving, 0, settings)
-        for frame in range(max(done, 0) + 1, steps // settings.interval + 1):
-            _advance(integrator, moving, settings.interval, frame * settings.interval)
-            file.write(moving)
-            yield observe(moving, frame * settings.interval, settings)
+            with replacing(path) as temporary, Trajectory(temporary, "w", properties=kept) as file:
+                file.set_description({"dynamics": asdict(settings)})
+                file.write(atoms)
+            yield observe(atoms, 0, settings)
+        with Trajectory(path, "a", properties=kept) as file:
+            for frame in range(max(done, 0) + 1, steps // settings.interval + 1):
+                _advance(integrator, atoms, settings.interval, frame * settings.interval)
+                file.write(atoms)
+                yield observe(atoms, frame * settings.interval, settings)
+
+
+def _count(path: Path) -> int:
+    """How many frames a trajectory has."""
+    if not path.exists():
+        return 0
+    with Trajectory(path) as file:
+        return len(file)
 
 
 def read_dynamics(path: str | Path) -> tuple[DynamicsSettings, list[Observation]]:
@@ -135,7 +151,7 @@ def read_dynamics(path: str | Path) -> tuple[DynamicsSettings, list[Observation]
 def observe(atoms: Atoms, step: int, settings: DynamicsSettings) -> Observation:
     """The numbers of atoms that have results."""
     volume, pressure = _volume(atoms), np.nan
-    if volume:
+    if volume and _has_stress(atoms):
         pressure = -float(atoms.get_stress(include_ideal_gas=True)[:3].mean()) * GPA
     return Observation(
         step,
@@ -175,6 +191,35 @@ def _volume(atoms: Atoms) -> float:
     """The volume of the cell (Å³), 0 where there is none."""
     volume = abs(float(np.linalg.det(atoms.cell.array)))
     return volume if volume > 1e-6 else 0.0
+
+
+def _has_stress(atoms: Atoms) -> bool:
+    """Whether the calculator of atoms that have a volume gives their stress."""
+    try:
+        atoms.get_stress()
+    except PropertyNotImplementedError:
+        return False
+    return True
+
+
+def _refuse_immovable(atoms: Atoms, settings: DynamicsSettings) -> None:
+    """An error for what the ensemble cannot move."""
+    if settings.ensemble == "npt":
+        if not atoms.pbc.all():
+            raise ValueError(
+                f"pbc is {atoms.pbc.tolist()}; a pressure needs a cell that is periodic in three directions"
+            )
+        if atoms.constraints:
+            raise ValueError("some atoms are constrained; npt moves all of them: take nvt, or remove the constraints")
+        if not _has_stress(atoms):
+            raise ValueError(f"the calculator {atoms.calc.name!r} gives no stress, which npt needs; take nvt")
+    try:
+        free = atoms.get_number_of_degrees_of_freedom()
+    except NotImplementedError as error:
+        names = ", ".join(sorted({type(one).__name__ for one in atoms.constraints}))
+        raise ValueError(f"no temperature is defined under all of the constraints {names}; remove those") from error
+    if free < 1:
+        raise ValueError("every atom is fixed, so nothing can move; remove a constraint")
 
 
 def _prepare(atoms: Atoms, settings: DynamicsSettings) -> Atoms:
@@ -225,14 +270,28 @@ def _resume(path: Path, atoms: Atoms, settings: DynamicsSettings) -> tuple[Atoms
             f"{path} holds a run that began with another geometry of {atoms.get_chemical_formula()}; "
             "write elsewhere, or delete it to begin anew"
         )
+    momenta = _prepare(atoms, settings).get_momenta()  # as the constraints leave those given
+    if atoms.has("momenta") and not np.allclose(first.get_momenta(), momenta, atol=SAME):
+        raise ValueError(
+            f"{path} holds a run that began with other velocities; give atoms with the same momenta, or without any, or "
+            "write elsewhere"
+        )
     if not np.allclose(last.get_masses(), atoms.get_masses()) or _constraints(last) != _constraints(atoms):
         raise ValueError(f"{path} holds a run with other masses or constraints; give the same ones, or write elsewhere")
     return last, place
 
 
-def _constraints(atoms: Atoms) -> list[tuple[str, list[int]]]:
-    """The kind of each constraint, and the atoms that it names."""
-    return [(type(one).__name__, np.ravel(getattr(one, "index", [])).tolist()) for one in atoms.constraints]
+def _constraints(atoms: Atoms) -> list[Any]:
+    """What each constraint says of itself, but for rounding."""
+    return [_rounded(one.todict()) if hasattr(one, "todict") else type(one).__name__ for one in atoms.constraints]
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_rounded(one) for one in value]
+    return round(float(value), 6) if isinstance(value, float) else value
 
 
 def _refuse_other_potential(path: Path, last: Atoms, calculator: Calculator) -> None:
