@@ -57,6 +57,13 @@ def test_json_has_start_and_end(folder):
         assert row["volume_change"] == pytest.approx(row["end"]["volume"] / row["start"]["volume"] - 1)
 
 
+@pytest.mark.parametrize("command", ["relax", "energy"])
+def test_where_nothing_can_be_read_there_is_json_all_the_same(folder, command):
+    done = run(folder, command, folder / "broken.cif", "--json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout) == []
+
+
 def test_many_files_go_into_a_folder_and_bad_ones_are_named(folder):
     inputs = [folder / name for name in ("copper.cif", "two.extxyz", "broken.cif", "water.xyz", "missing.cif")]
     done = run(folder, "relax", *inputs, "--fmax", "100", "-o", folder / "out")

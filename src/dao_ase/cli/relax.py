@@ -67,6 +67,8 @@ def relax(
         if one.atoms.constraints:
             click.echo(f"{one.name}: constraints of atoms are not kept here, all atoms move", err=True)
     if not inputs:
+        if as_json:
+            click.echo("[]")
         raise click.exceptions.Exit(1)
     refuse_unwritable(output, len(inputs))
     ended: dict[int, Relaxation] = {}
