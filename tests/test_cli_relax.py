@@ -10,7 +10,7 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 from click.testing import CliRunner
 from monty.serialization import dumpfn
-from pymatgen.core import Structure
+from pymatgen.core import Lattice, Structure
 
 from dao_ase import relax as relaxation
 from dao_ase.calculator import save_potential
@@ -166,6 +166,19 @@ def test_what_stands_beside_the_atoms_stays_with_them(folder):
     assert out.get_tags().tolist() == [1, 2]
     assert out.info["row"] == 3 and out.info["axis"].tolist() == [0, 0, 1]
     assert out.info["material"] == "mp-22862" and out.info["file"] == str(folder / "in.traj")
+
+
+@pytest.mark.parametrize("name", ["out.cif", "out.vasp"])
+def test_left_handed_cells_are_not_mirrored(folder, name):
+    quartz = Structure.from_spacegroup(
+        "P3_121", Lattice.hexagonal(4.91, 5.40), ["Si", "O"], [[0.47, 0, 1 / 3], [0.41, 0.27, 0.452]]
+    ).to_ase_atoms()
+    quartz.cell = quartz.cell[[1, 0, 2]]  # the same places
+    write(folder / "left.vasp", quartz)
+    done = run(folder, "relax", folder / "left.vasp", "--steps", 0, "-o", folder / name, "--json")
+    (row,) = json.loads(done.stdout)
+    assert row["end"]["space_group"] == "P3_121 (152)"
+    assert Structure.from_file(folder / name).get_space_group_info() == ("P3_121", 152)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -133,13 +133,18 @@ def _refuse_no_trajectory(traj: Path, output: Path | None) -> None:
 
 
 def _atoms(one: Input, frame: Frame) -> Atoms:
-    """The structure of a frame with its energy, forces and stress; tags, moments and remarks are those of the input."""
+    """The structure of a frame with its energy, forces and stress; tags, moments and remarks are those of the input.
+
+    Its cell is right-handed, −L for L, which moves no atom: a CIF has lengths and angles alone, and of a left-handed cell
+    it would hold the mirror image.
+    """
     import numpy as np
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.stress import full_3x3_to_voigt_6_stress
 
-    atoms = Atoms(one.atoms.numbers, positions=frame.positions, cell=frame.lattice, pbc=True)
+    lattice = np.sign(np.linalg.det(frame.lattice)) * frame.lattice
+    atoms = Atoms(one.atoms.numbers, positions=frame.positions, cell=lattice, pbc=True)
     for name, values in one.atoms.arrays.items():
         if name not in (*atoms.arrays, *STALE):
             atoms.set_array(name, values)
