@@ -125,6 +125,7 @@ def test_a_molecule_moves_but_has_no_bulk_modulus(folder):
         (["md", "salt.cif", "--steps", 15], "not a multiple"),
         (["md", "salt.cif", "--pressure", 2], "needs the ensemble npt"),
         (["md", "salt.cif", "--supercell", 0, 1, 1], "three positive whole numbers"),
+        (["md", "salt.cif", "--supercell", 99999, 99999, 99999], "GiB are free on cpu; use a smaller cell"),
         (["md", "water.xyz", "--supercell", 2, 1, 1], "Cannot repeat along undefined lattice vector"),
         (["md", "salt.cif", "--model", "no.safetensors"], "no weight file"),
     ],

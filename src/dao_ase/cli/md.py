@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from dao_ase.simulate.dynamics import DynamicsSettings, Observation
+
+ATOM_BYTES = 16 * 8
+"""Of each atom, in what the cell is repeated to: number, tag, mass, position, momentum, force, and some copies."""
 
 
 @click.command()
@@ -50,6 +54,7 @@ def md(
     from dao_ase.cli.inputs import read_structure
     from dao_ase.cli.outputs import results_folder
     from dao_ase.cli.stopping import CONTINUES, INTERRUPTED
+    from dao_ase.memory import refuse_too_large
     from dao_ase.simulate.dynamics import DynamicsSettings
 
     one = read_structure(file, index)
@@ -57,6 +62,8 @@ def md(
         raise click.ClickException(f"the supercell {list(supercell)} is not three positive whole numbers")
     folder = results_folder(output, file, "md")
     try:
+        size = len(one.atoms) * prod(supercell)
+        refuse_too_large(ATOM_BYTES * size, f"the positions and forces of {size} atoms")
         atoms = one.atoms * supercell
         settings = DynamicsSettings(ensemble, temperature, timestep, pressure, damping, interval, seed)
         calculator = DAOCalculator(model, device=device, dtype=dtype)
