@@ -43,7 +43,7 @@ LAYERS = [
     ["guidance"],
     ["sampler"],
     # what acts on them
-    ["verlet", "train", "espresso"],
+    ["quasi_newton", "verlet", "train", "espresso"],
     ["rows", "prototypes"],
     ["calculator", "relax", "evaluate", "runs", "database"],
     ["rank", "mend", "ase_plugin", "simulate", "trained_network"],

@@ -1,6 +1,6 @@
-"""Relaxation of many crystals at once: FIRE for each, one call of the model for all that are still moving.
+"""Relaxation of many crystals at once: each walks by itself, one call of the model serves all that are still moving.
 
-Each crystal has its own time step and its own fate. Converged crystals leave the batch and waiting ones take their place;
+Each crystal has its own steps and its own fate. Converged crystals leave the batch and waiting ones take their place;
 what cannot be relaxed is reported and touches no other crystal.
 """
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dao_ase.crystals import Crystals
 from dao_ase.potential import Potential
+from dao_ase.quasi_newton import QuasiNewton
 from dao_ase.rows import Rows
 from dao_ase.symmetry import SymmetryOperations
 from dao_ase.units import GPA
@@ -29,10 +30,6 @@ BLEW_UP = "blew up"
 """How the reason of a relaxation begins that did."""
 SKIN = 0.3
 """Å beyond the cutoffs. A relaxation moves far at first and little later: a thicker skin costs more than it saves."""
-
-TIME_STEP, MIXING, SLOWING, LATENCY = 0.25, 0.25, 0.7, 1
-"""FIRE's time step at the start, the share of the force in the velocity, the factor of the time step after an uphill step,
-and the steps downhill before it grows. Published are 0.1, 0.1, 0.5 and 5."""
 
 
 @dataclass(frozen=True)
@@ -158,12 +155,11 @@ def relax(
 
 
 class _Path:
-    """One crystal on its way: FIRE (Bitzek et al., Phys. Rev. Lett. 97, 170201, 2006) in positions and strain.
+    """One crystal on its way: quasi-Newton steps in positions and strain.
 
     The step is x → (x + dx)(1 + ε), L → L(1 + ε). The strain counts as three more atoms, w = s ε with s = 2√N Å, with the
     force −V(σ + p)/s. Their stiffness V C/s², for elastic constants C of about 1 eV/Å³, is then about that of an atom in its
-    place in cells of every size, so that cell and atoms move at about the same pace. FIRE is bolder than published
-    (`TIME_STEP` and what stands with it), which halves the steps that generated crystals take.
+    place in cells of every size, so that cell and atoms move at about the same pace.
     """
 
     def __init__(self, crystal: Crystals, model: Potential, settings: RelaxSettings, record: bool) -> None:
@@ -180,8 +176,8 @@ class _Path:
                 self.lattice, crystal.frac_coords.double().numpy(), self.numbers.numpy()
             )
         self.strain_length = 2 * len(self.numbers) ** 0.5
-        self.velocity = np.zeros((len(self.numbers) + 3, 3))
-        self.time_step, self.mixing, self.downhill, self.taken = TIME_STEP, MIXING, 0, 0
+        self.optimizer = QuasiNewton()
+        self.taken = 0
         self.start: Frame | None = None
         self.best: Frame | None = None
         self.trajectory: list[Frame] = []
@@ -226,7 +222,8 @@ class _Path:
             return (
                 f"not converged after {self.taken} steps: the largest force is {best.max_force:.3g} eV/Å{of_the_cell}"
             )
-        self._move(self._fire(force))
+        force[-3:] *= len(self.numbers) / self.strain_length  # per unit of w, no longer per atom
+        self._move(self.optimizer.step(force))
         self.taken += 1
         try:
             self.verlet.update(self.positions, self.lattice)
@@ -253,24 +250,6 @@ class _Path:
         if self.settings.cell == "none":
             virial = np.zeros((3, 3))
         return np.concatenate([forces - forces.mean(0), virial])
-
-    def _fire(self, force: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The next step: accelerate downhill, stop and restart where the path turns uphill."""
-        velocity = self.velocity
-        force = np.concatenate([force[:-3], force[-3:] * (len(self.numbers) / self.strain_length)])
-        if (force * velocity).sum() > 0:
-            speed, size = np.linalg.norm(velocity), np.linalg.norm(force)
-            velocity = (1 - self.mixing) * velocity + self.mixing * speed / size * force
-            self.downhill += 1
-            if self.downhill > LATENCY:
-                self.time_step, self.mixing = min(1.1 * self.time_step, 1.0), 0.99 * self.mixing
-        else:
-            velocity = np.zeros_like(velocity)
-            self.time_step, self.mixing, self.downhill = SLOWING * self.time_step, MIXING, 0
-        self.velocity = velocity + self.time_step * force
-        step = self.time_step * self.velocity
-        longest = np.sqrt((step**2).sum(1).max())
-        return step * min(1.0, 0.2 / longest)
 
     def _move(self, step: NDArray[np.float64]) -> None:
         growth = np.eye(3) + step[-3:] / self.strain_length

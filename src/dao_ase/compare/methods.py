@@ -106,7 +106,7 @@ class DaoPotential:
         )  # fmt: skip
 
     def relax(self, atoms: Atoms, cell: bool) -> Relaxed:
-        """FIRE until forces and virial are below ``fmax``."""
+        """Quasi-Newton steps until forces and virial are below ``fmax``."""
         from dao_ase.relax import relax
 
         crystal = from_atoms([atoms])
