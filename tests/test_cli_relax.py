@@ -1,5 +1,6 @@
 """dao-ase relax and dao-ase energy, as a newcomer calls them."""
 
+import importlib
 import json
 import signal
 
@@ -13,7 +14,7 @@ from monty.serialization import dumpfn
 from pymatgen.core import Lattice, Structure
 
 from dao_ase import relax as relaxation
-from dao_ase.calculator import save_potential
+from dao_ase.calculator import DAOCalculator, save_potential
 from dao_ase.cli import main
 from named import random_potential, rattled
 
@@ -201,6 +202,40 @@ def test_an_interrupted_batch_keeps_what_it_has(folder, monkeypatch, number):
     rows = json.loads(done.stdout)
     assert [row["reason"] for row in rows] == ["interrupted after 2 steps"] * 2
     assert [str(read(row["output"]).symbols) for row in rows] == ["Cu", "Al"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_energies_are_printed_as_far_as_they_came(folder, monkeypatch, number):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    real, calls = DAOCalculator.calculate, []
+
+    def stopping(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            signal.raise_signal(number)
+        return real(*arguments)
+
+    monkeypatch.setattr(DAOCalculator, "calculate", stopping)
+    done = run(folder, "energy", folder / "two.extxyz", folder / "copper.cif", "--json")
+    assert done.exit_code == 130
+    assert [row["formula"] for row in json.loads(done.stdout)] == ["Cu"]
+    assert "interrupted: 1 of 3 structures" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_while_results_are_written_loses_none(folder, monkeypatch, number):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = importlib.import_module("dao_ase.cli.relax")
+    real = command._report
+
+    def stopping(*arguments):
+        signal.raise_signal(number)
+        return real(*arguments)
+
+    monkeypatch.setattr(command, "_report", stopping)
+    done = run(folder, "relax", folder / "two.extxyz", "--fmax", "1e3", "-o", folder / "out", "--json")
+    assert done.exit_code == 130
+    assert [str(read(row["output"]).symbols) for row in json.loads(done.stdout)] == ["Cu", "Al"]
 
 
 def test_results_are_told_where_they_cannot_be_written(folder, monkeypatch):

@@ -15,23 +15,34 @@ import click
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with forces and stress.")
 def energy(files: tuple[Path, ...], model: Path | None, device: str | None, dtype: str, as_json: bool) -> None:
-    """Print the energy (eV), the largest force (eV/Å) and the pressure (GPa) of each structure in FILES."""
+    """Print the energy (eV), the largest force (eV/Å) and the pressure (GPa) of each structure in FILES.
+
+    The exit code is 1 when one has none. After Ctrl-C or SIGTERM those until then are printed, and it is 130.
+    """
     from dao_ase.calculator import DAOCalculator
     from dao_ase.cli.inputs import read_structures
+    from dao_ase.cli.stopping import INTERRUPTED, sigterm_as_ctrl_c
 
     inputs, problems = read_structures(files)
     try:
         calculator = DAOCalculator(model, device=device, dtype=dtype)
     except (ValueError, RuntimeError) as error:
         raise click.ClickException(str(error)) from error
-    rows = []
-    for one in inputs:
-        try:
-            calculator.calculate(one.atoms)
-        except ValueError as error:
-            problems.append(f"{one.name}: {error}")
-            continue
-        rows.append({"file": one.name, "formula": one.atoms.get_chemical_formula()} | _numbers(calculator.results))
+    rows: list[dict] = []
+    code = 0
+    try:
+        with sigterm_as_ctrl_c():
+            for one in inputs:
+                try:
+                    calculator.calculate(one.atoms)
+                except ValueError as error:
+                    problems.append(f"{one.name}: {error}")
+                    continue
+                formula = one.atoms.get_chemical_formula()
+                rows.append({"file": one.name, "formula": formula} | _numbers(calculator.results))
+    except KeyboardInterrupt:
+        problems.append(f"interrupted: {len(rows)} of {len(inputs)} structures have been computed")
+        code = INTERRUPTED
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
@@ -44,7 +55,7 @@ def energy(files: tuple[Path, ...], model: Path | None, device: str | None, dtyp
     for problem in problems:
         click.echo(problem, err=True)
     if problems:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(code or 1)
 
 
 def _numbers(results: dict) -> dict:

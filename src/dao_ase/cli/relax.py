@@ -52,7 +52,7 @@ def relax(
     from dao_ase.calculator import load_potential
     from dao_ase.cli.inputs import as_crystals, read_structures
     from dao_ase.cli.outputs import refuse_unwritable
-    from dao_ase.cli.stopping import INTERRUPTED, sigterm_as_ctrl_c
+    from dao_ase.cli.stopping import INTERRUPTED, at_the_end, sigterm_as_ctrl_c
     from dao_ase.crystals import Crystals
     from dao_ase.device import usable_device
 
@@ -93,11 +93,12 @@ def relax(
         click.echo(f"interrupted{untouched}", err=True)
         code = INTERRUPTED
     done = [(inputs[index], ended[index]) for index in sorted(ended)]
-    rows = [_report(one, result) for one, result in done]
-    try:
-        _write(done, rows, output, traj)
-    finally:  # what was computed is told even where it cannot be written
-        click.echo(json.dumps(rows, indent=1) if as_json else "\n\n".join(_text(row) for row in rows))
+    with sigterm_as_ctrl_c(), at_the_end():  # a second Ctrl-C must not lose what the first has left
+        rows = [_report(one, result) for one, result in done]
+        try:
+            _write(done, rows, output, traj)
+        finally:  # what was computed is told even where it cannot be written
+            click.echo(json.dumps(rows, indent=1) if as_json else "\n\n".join(_text(row) for row in rows))
     if code or problems or not all(result.converged for _, result in done):
         raise click.exceptions.Exit(code or 1)
 
