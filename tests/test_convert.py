@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from dao_ase.convert import from_atoms, from_structures, niggli_reduced, to_atoms, to_structures
+from dao_ase.convert import atoms_from_structure, from_atoms, from_structures, niggli_reduced, to_atoms, to_structures
 from named import NAMED
 
 
@@ -73,6 +73,14 @@ def test_flat_cells_and_partial_occupancy_are_refused():
     mixed = Structure(Lattice.cubic(3), [{"Fe": 0.5, "Ni": 0.5}], [[0, 0, 0]])
     with pytest.raises(ValueError, match="partly occupied"):
         from_structures([mixed])
+
+
+@pytest.mark.parametrize("converted", [lambda one: from_structures([one]), atoms_from_structure])
+def test_dummy_species_are_refused(converted):
+    holes = Structure(Lattice.cubic(4), ["D", "X", "Q2+"], [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0, 0]])
+    with pytest.raises(ValueError, match="has sites of Q, X, which is no element"):
+        converted(holes)
+    assert len(converted(Structure.from_sites(holes[:1]))) == 1  # deuterium is hydrogen
 
 
 def test_an_empty_batch_is_a_batch():

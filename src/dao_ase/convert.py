@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dao_ase.composition import SYMBOLS
+from dao_ase.composition import ATOMIC_NUMBERS, SYMBOLS
 from dao_ase.crystals import Crystals
 from dao_ase.niggli import niggli_reduce
 
@@ -26,7 +26,7 @@ MIN_VOLUME = 1e-6
 def from_structures(structures: Sequence[Structure]) -> Crystals:
     """The batch of pymatgen Structures; each must be ordered, finite and have a volume."""
     for index, structure in enumerate(structures):
-        _require_ordered(structure, f"structure {index}")
+        _require_elements(structure, f"structure {index}")
     return _batch(
         [np.asarray(structure.lattice.matrix) for structure in structures],
         [np.asarray(structure.frac_coords).reshape(-1, 3) for structure in structures],
@@ -109,7 +109,7 @@ def atoms_from_structure(structure: Structure) -> Atoms:
     from ase.calculators.calculator import all_properties
     from ase.calculators.singlepoint import SinglePointCalculator
 
-    _require_ordered(structure, "the structure")
+    _require_elements(structure, "the structure")
     info = {name: value for name, value in structure.properties.items() if name != "results"}
     atoms = Atoms(
         numbers=structure.atomic_numbers,
@@ -181,11 +181,16 @@ def _scaled_positions(atoms: Atoms) -> np.ndarray:
     return np.linalg.solve(cell.T, atoms.positions.T).T.reshape(-1, 3)
 
 
-def _require_ordered(structure: Structure, name: str) -> None:
+def _require_elements(structure: Structure, name: str) -> None:
     if not structure.is_ordered:
         raise ValueError(
             f"{name} ({structure.composition.reduced_formula}) has partly occupied sites; "
             "order it first, for example with pymatgen's OrderDisorderedStructureTransformation"
+        )
+    dummies = sorted({site.specie.symbol for site in structure} - set(ATOMIC_NUMBERS))
+    if dummies:
+        raise ValueError(
+            f"{name} has sites of {', '.join(dummies)}, which is no element; put elements there or remove them"
         )
 
 
