@@ -184,6 +184,12 @@ def test_units_that_float32_cannot_learn_are_refused(table, trunk, unit):
         fine_tune(scaled, trunk, VOLUME, QUICK, folds=3)
 
 
+def test_values_that_float32_cannot_tell_apart_are_refused(table, trunk):
+    far = PropertyTable(table.ids, table.crystals, 1e9 + table.values, table.formulas, table.families)
+    with pytest.raises(ValueError, match=r"are about 1e\+09 and differ by .* give them less a constant"):
+        fine_tune(far, trunk, VOLUME, QUICK, folds=3)
+
+
 def test_what_is_no_crystal_is_named(predictor):
     with pytest.raises(TypeError, match="crystal 1 is 5"):
         predictor.predict([bulk("NaCl", "rocksalt", a=5.6), 5])

@@ -20,6 +20,8 @@ from dao_ase.data.splits import formula_folds
 Formula = tuple[tuple[int, int], ...]
 SPREADS = (1e-9, 1e30)
 """Mean deviations, smallest and largest, of what can be learnt in float32; SI units of atoms are often outside."""
+FURTHEST = 1e5
+"""How many mean deviations from zero values may lie; beyond, float32 with its 7 digits rounds differences by a percent."""
 
 
 @dataclass(frozen=True)
@@ -168,11 +170,17 @@ def refuse_unlearnable(table: PropertyTable, folds: int, seed: int = 0) -> None:
 
 def refuse_other_scales(target: Target, learnt: NDArray[np.float64]) -> None:
     """Raises `ValueError` where what is learnt is so large or so small that float32 cannot tell its values apart."""
-    spread = float(np.abs(learnt - np.median(learnt)).mean())
+    middle = float(np.median(learnt))
+    spread = float(np.abs(learnt - middle).mean())
     if not SPREADS[0] <= spread <= SPREADS[1]:
         raise ValueError(
             f"the values of {target.name} differ by {spread:.2g} on average; what differs by {SPREADS[0]:g} to "
             f"{SPREADS[1]:g} can be learnt: give them in another unit"
+        )
+    if abs(middle) > FURTHEST * spread:
+        raise ValueError(
+            f"the values of {target.name} are about {middle:.6g} and differ by {spread:.2g} on average, of which float32 "
+            "keeps too little: give them less a constant, such as their mean"
         )
 
 
