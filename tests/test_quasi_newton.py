@@ -29,6 +29,13 @@ def test_ends_at_the_bottom_in_few_steps():
     assert len(taken) < 40
 
 
+def test_soft_directions_take_no_hundreds_of_steps():
+    start = np.random.default_rng(1).normal(scale=0.1, size=(4, 3))
+    place, taken = walk(bowl(4, 0.02, 20.0), start, 200)
+    assert np.abs(place).max() < 0.01
+    assert len(taken) < 60
+
+
 def test_no_atom_moves_further_than_the_longest_step():
     start = np.zeros((4, 3))
     start[2, 0] = 3.0

@@ -12,6 +12,9 @@ STIFFNESS = 15.0
 DAMPING = 1.0
 """What is added to every stiffness that is seen (eV/Å²). The soft directions of crystals are anharmonic: in these the bare
 step goes too far, and ends in other minima."""
+NEAR = 0.05
+"""eV/Å. Below this force the damping falls with it: near the minimum it would only slow what is soft, layers and alkali
+metals, down to hundreds of steps."""
 LONGEST = 0.2
 """Å that an atom moves at most in one step."""
 MEMORY = 10
@@ -32,8 +35,9 @@ class QuasiNewton:
     def step(self, force: NDArray[np.float64]) -> NDArray[np.float64]:
         """The displacements (Å) with which to answer forces (eV/Å), a row for each atom."""
         self._learn(force)
-        step = self._newton(force.ravel()).reshape(force.shape)
-        step *= min(1.0, LONGEST / np.sqrt((step**2).sum(1).max()))
+        damping = DAMPING * min(1.0, _longest(force) / NEAR)
+        step = self._newton(force.ravel(), damping).reshape(force.shape)
+        step *= min(1.0, LONGEST / _longest(step))
         self._last = step, force
         return step
 
@@ -43,21 +47,26 @@ class QuasiNewton:
         step, before = (part.ravel() for part in self._last)
         lost = before - force.ravel()
         if step @ lost > 0:
-            self._past.append((step, lost + DAMPING * step))
+            self._past.append((step, lost))
         else:
             self._past.clear()
 
-    def _newton(self, force: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The inverse of the stiffness times the force, by the two loops of L-BFGS."""
+    def _newton(self, force: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
+        """The inverse of the damped stiffness times the force, by the two loops of L-BFGS."""
         step, shares = force.copy(), []
-        for moved, lost in reversed(self._past):
+        past = [(moved, lost + damping * moved) for moved, lost in self._past]
+        for moved, lost in reversed(past):
             shares.append(moved @ step / (moved @ lost))
             step -= shares[-1] * lost
-        if self._past:
-            moved, lost = self._past[-1]
+        if past:
+            moved, lost = past[-1]
             step *= moved @ lost / (lost @ lost)
         else:
             step /= STIFFNESS
-        for (moved, lost), share in zip(self._past, reversed(shares), strict=True):
+        for (moved, lost), share in zip(past, reversed(shares), strict=True):
             step += moved * (share - lost @ step / (moved @ lost))
         return step
+
+
+def _longest(rows: NDArray[np.float64]) -> float:
+    return float(np.sqrt((rows**2).sum(1).max()))
