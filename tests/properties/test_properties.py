@@ -233,6 +233,7 @@ def test_bad_rows_are_named_and_counted(tmp_path, trunk):
         line(id="flat", tc=1, lattice=[[1, 0, 0]] * 3),
         '{"id": "cut\n',
         line(id="strange", tc=1, sites=[[[["Xx", 1.0]], [0, 0, 0]]]),
+        json.dumps({"id": "pymatgen", "structure": {}, "tc": 1}) + "\n",
         line(id="twice", tc=1, sites=[[[["Mg", 1.0]], [0, 0, 0]], [[["O", 1.0]], [0, 1, 0]]]),
         line(
             id="doped", tc=9, sites=[[[["Cr", 1.0]], [0, 0, k / 8]] for k in range(6)] + [[[["Os", 1.0]], [0.5, 0, 0]]]
@@ -250,11 +251,14 @@ def test_bad_rows_are_named_and_counted(tmp_path, trunk):
         "endless": "not finite",
         "flat": "singular cell",
         "strange": "unknown element",
+        "pymatgen": "broken",
         "twice": "atoms coincide",
         "doped": "held out",
     }
-    assert len(table.left_out) == 9
-    with pytest.raises(ValueError, match="columns with numbers: tc; 4 cannot be used, half: a site"):
+    (other,) = (row for row in table.left_out if row.id == "pymatgen")
+    assert "a line needs 'lattice'" in other.reason and "it has id, structure, tc" in other.reason
+    assert len(table.left_out) == 10
+    with pytest.raises(ValueError, match="columns with numbers: tc; 5 cannot be used, half: a site"):
         read_table([source], Target("gap"), trunk.elements)
 
 

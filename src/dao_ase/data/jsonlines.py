@@ -36,6 +36,9 @@ class JsonLinesSource(FileSource):
         """The crystal of one line."""
         entry = json.loads(raw)
         identifier = next((str(entry[key]) for key in ID_COLUMNS if entry.get(key)), f"{self.path.stem}/{row}")
+        if not {"lattice", "sites"} <= set(entry):
+            needs = "a line needs 'lattice' (three rows in Å) and 'sites' ([[[[element, 1]], [f1, f2, f3]], ...])"
+            raise RejectedRecord("broken", f"{needs}; it has {', '.join(entry)}", identifier)
         symbols = [ordered_symbol(site[0], identifier) for site in entry["sites"]]
         coords = np.array([site[1] for site in entry["sites"]], dtype=np.float64).reshape(-1, 3)
         labels, texts = labels_and_texts(entry, ("lattice", "sites", *ID_COLUMNS))
