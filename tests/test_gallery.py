@@ -6,7 +6,9 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from ase.build import bulk
 from click.testing import CliRunner
 from pymatgen.core import Lattice, Structure
@@ -75,6 +77,13 @@ def test_hostile_text_stays_text(tmp_path):
     assert data_of(page)["structures"][0]["energy"] is None
     assert "<title>&lt;b&gt;{{data}}&lt;/b&gt;</title>" in page.read_text("utf-8")
     assert "alert(1)</script>" not in page.read_text("utf-8")
+
+
+def test_numbers_of_other_programs_are_numbers(tmp_path):
+    structure = diamond()
+    structure.properties = {"energy_per_atom": np.float32(-5.5), "copies": np.int64(3), "seed": torch.tensor(7)}
+    (shown,) = data_of(write_gallery([structure], tmp_path / "page.html"))["structures"]
+    assert (shown["energy"], shown["copies"], shown["seed"]) == (-5.5, 3, 7)
 
 
 def test_page_is_one_file_without_a_network(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
+from operator import methodcaller
 from typing import Any
 
 
@@ -27,9 +28,9 @@ def fill(template: str, parts: Mapping[str, str], script: str) -> str:
 
 
 def as_script(data: Any) -> str:
-    """JSON that may stand in a script element."""
-    # "</" would end the element, whatever the JSON says
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    """JSON that may stand in a script element; numbers may be NumPy's, or tensors."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), default=methodcaller("item"))
+    return text.replace("</", "<\\/")  # "</" would end the element, whatever the JSON says
 
 
 def elements(symbols: Iterable[str]) -> dict[str, dict[str, Any]]:
