@@ -373,6 +373,13 @@ def test_text_in_place_of_a_number_is_shown(tmp_path, trunk):
         read_table([source], Target("hardness"), trunk.elements)
 
 
+def test_families_may_have_numbers(tmp_path, trunk):
+    bulk("Cu").write(tmp_path / "copper.cif")
+    (tmp_path / "table.csv").write_text("file,hardness,group\ncopper.cif,3,225\ncopper.cif,3,\ncopper.cif,3,Fm-3m\n")
+    table = read_table([open_source(tmp_path / "table.csv")], Target("hardness"), trunk.elements, family="group")
+    assert table.families == ["225", "", "Fm-3m"]
+
+
 def test_a_number_in_two_columns_or_two_cells_is_not_guessed(tmp_path):
     bulk("Cu").write(tmp_path / "copper.cif")
     (tmp_path / "table.csv").write_text("id,file,hardness\nCu,copper.cif,3,,\nAg,copper.cif,1,234.5\n")

@@ -26,7 +26,11 @@ NAMED = 5
 @click.option("--trunk", type=click.Choice(["frozen", "full"]), default="frozen", show_default=True,
               help="Train only the heads, or all of DAO-P with them (minutes instead of seconds).")  # fmt: skip
 @click.option(
-    "--family", default="family", show_default=True, metavar="COLUMN", help="Text by which errors are grouped."
+    "--family",
+    default="family",
+    show_default=True,
+    metavar="COLUMN",
+    help="Text or number by which errors are grouped.",
 )
 @click.option("--least", type=float, help="Leave out smaller numbers.")
 @click.option("--exclude-formula", multiple=True, metavar="FORMULA",

@@ -115,7 +115,8 @@ def read_table(
     """The usable rows of the sources, whose label ``target.name`` is the number to be learnt.
 
     ``trained`` are the atomic numbers that the trunk knows. ``exclude`` lists formulas whose crystals, and crystals close
-    to them, are left out (`too_close`), ``least`` the smallest number that is taken. ``family`` names a text of the rows.
+    to them, are left out (`too_close`), ``least`` the smallest number that is taken. ``family`` names a text or a number of
+    the rows.
     """
     left_out: list[Rejected] = []
     records: list[Record] = []
@@ -139,7 +140,7 @@ def read_table(
         crystals_of(records),
         np.array([float(record.labels[target.name]) for record in records]),
         [reduced_key(record.atomic_numbers) for record in records],
-        [record.texts.get(family, "") for record in records],
+        [_family(record, family) for record in records],
         left_out,
     )
 
@@ -208,6 +209,13 @@ def too_close(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool:
 
 def _shares(atomic_numbers: Sequence[int]) -> NDArray[np.float64]:
     return np.bincount(np.asarray(atomic_numbers), minlength=len(SYMBOLS)) / len(atomic_numbers)
+
+
+def _family(record: Record, column: str) -> str:
+    """The text by which errors are grouped, which may be a number: that of the space group."""
+    number = record.labels.get(column, math.nan)
+    known = np.ndim(number) == 0 and not math.isnan(float(number))
+    return record.texts.get(column, f"{float(number):g}" if known else "")
 
 
 def _why_not(
