@@ -219,6 +219,7 @@ class _Exploding(DAOCalculator):
         ({"temperature": float("nan")}, "temperature is nan; it must be a finite number"),
         ({"timestep": 0.0}, "timestep is 0.0; it must be positive"),
         ({"pressure": 1.0}, "needs the ensemble npt"),
+        ({"damping": 0.1}, r"damping is 0\.1 fs with a timestep of 1 fs; a thermostat needs a damping of 2 timesteps"),
         ({"seed": -1}, "the seed is -1; it must not be negative"),
     ],
 )

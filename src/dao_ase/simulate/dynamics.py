@@ -32,6 +32,9 @@ SAME, SAME_ENERGY = 1e-6, 1e-3
 MAX_TEMPERATURE = 1e5
 """K; beyond it no crystal is left, and the run is taken for a blow-up."""
 
+LEAST_DAMPING = 2
+"""Timesteps. Langevin's temperature comes out wrong with a faster thermostat, and that of npt overflows."""
+
 
 class BlowUpError(RuntimeError):
     """A run that cannot go on; its trajectory ends with the last good frame."""
@@ -60,6 +63,11 @@ class DynamicsSettings:
         for name in ("timestep", "damping", "interval"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.ensemble != "nve" and self.damping < LEAST_DAMPING * self.timestep:
+            raise ValueError(
+                f"the damping is {self.damping:g} fs with a timestep of {self.timestep:g} fs; a thermostat needs a "
+                f"damping of {LEAST_DAMPING} timesteps or more, 100 are usual"
+            )
         if self.seed < 0:
             raise ValueError(f"the seed is {self.seed}; it must not be negative")
         if self.pressure and self.ensemble != "npt":
