@@ -15,6 +15,7 @@ from pymatgen.core import Lattice, Structure
 
 from dao_ase.cli import main
 from dao_ase.runs import RunWriter
+from dao_ase.whole_files import only_one
 from generation import write_random_generator, write_rock_salts
 
 
@@ -178,6 +179,11 @@ def test_a_killed_run_leaves_a_folder_that_says_what_is_in_it(tmp_path):
     assert files_and_end(tmp_path) == ([], True)
     killed.write([salt])
     assert files_and_end(tmp_path) == (["001_Na4Cl4.cif"], True)
+    with pytest.raises(ValueError, match="another run is writing into"):  # while it is not yet killed
+        RunWriter(tmp_path).__enter__()
+    assert files_and_end(tmp_path) == (["001_Na4Cl4.cif"], True)
+    assert len(read(tmp_path / "structures.extxyz", index=":")) == 1
+    del killed
     with RunWriter(tmp_path):
         pass
     assert files_and_end(tmp_path) == ([], False)
@@ -248,6 +254,25 @@ def test_evaluate_writes_a_report_and_resumes(tmp_path, weights, monkeypatch):
     other = log.read_text()
     run(*arguments)
     assert (tmp_path / "out" / "results.before.2.jsonl").read_text() == other, "neither is overwritten"
+
+
+def test_two_evaluations_do_not_write_into_one_folder(tmp_path, weights):
+    write(tmp_path / "salt.cif", bulk("NaCl", "rocksalt", a=5.6))
+    common = [
+        "evaluate",
+        str(tmp_path / "salt.cif"),
+        "--weights",
+        weights,
+        "--workers",
+        "1",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    assert run(*common).exit_code == 0
+    with only_one(tmp_path / "out" / ".lock", "a test"):
+        done = run(*common)
+    assert done.exit_code == 1 and "another process is evaluating into" in done.output
+    assert run(*common).exit_code == 0
 
 
 def test_evaluate_counts_rows_that_cannot_be_read(tmp_path, weights):

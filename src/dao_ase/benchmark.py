@@ -24,7 +24,7 @@ from dao_ase.data.sources import open_source, read
 from dao_ase.evaluate import PairResult, ReferenceResult, compare, summarise
 from dao_ase.generator import DAOGenerator
 from dao_ase.rank import ranked_groups
-from dao_ase.whole_files import write_json, write_text
+from dao_ase.whole_files import only_one, write_json, write_text
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -104,20 +104,21 @@ def run_benchmark(
     if seen:
         settings["unseen by"] = seen.name
     folder.mkdir(parents=True, exist_ok=True)
-    results, seconds = _resume(folder / "results.jsonl", settings)
-    with tqdm(total=len(reference), initial=len(results), unit="crystal", disable=not progress) as bar:
-        while len(results) < len(reference):
-            began, start = time.monotonic(), len(results)
-            part = _next_part(reference, start)
-            made = predict(generator, part, samples, first_seed + start * samples, guidance)
-            made = ranked_groups(made, "likely") if samples > 1 else made
-            found = compare(made, part, workers=workers)
-            seconds += time.monotonic() - began
-            with (folder / "results.jsonl").open("a") as log:
-                log.write(json.dumps({"seconds": seconds, "results": [asdict(one) for one in found]}) + "\n")
-            results += found
-            bar.update(len(found))
-            bar.set_postfix_str(f"matched {summarise(results).match_rate:.3f}")
+    with only_one(folder / ".lock", f"another process is evaluating into {folder}"):
+        results, seconds = _resume(folder / "results.jsonl", settings)
+        with tqdm(total=len(reference), initial=len(results), unit="crystal", disable=not progress) as bar:
+            while len(results) < len(reference):
+                began, start = time.monotonic(), len(results)
+                part = _next_part(reference, start)
+                made = predict(generator, part, samples, first_seed + start * samples, guidance)
+                made = ranked_groups(made, "likely") if samples > 1 else made
+                found = compare(made, part, workers=workers)
+                seconds += time.monotonic() - began
+                with (folder / "results.jsonl").open("a") as log:
+                    log.write(json.dumps({"seconds": seconds, "results": [asdict(one) for one in found]}) + "\n")
+                results += found
+                bar.update(len(found))
+                bar.set_postfix_str(f"matched {summarise(results).match_rate:.3f}")
     sizes = [len(one) for one in reference]
     report = summarise(results).to_dict() | {
         "by_atoms": by_atoms(results, sizes), "seconds": round(seconds, 1), "settings": settings, "left_out": left_out,

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dao_ase.composition import Composition
-from dao_ase.whole_files import write_json, write_text
+from dao_ase.whole_files import only_one, write_json, write_text
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -36,10 +37,12 @@ class RunWriter:
         self.records: list[dict[str, Any]] = []
         self.refused: Counter[str] = Counter()
         self.interrupted = True  # until the end is reached
+        self._alone = ExitStack()
 
     def __enter__(self) -> RunWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         before = _files_of(self.folder)
+        self._alone.enter_context(only_one(self.folder / TRAJECTORY, f"another run is writing into {self.folder}"))
         if (self.folder / SUMMARY).exists():  # first of all: a page never shows structures that are not there
             (self.folder / GALLERY).unlink(missing_ok=True)
         self._write_summary()  # also finds out now whether the folder can be written
@@ -53,6 +56,7 @@ class RunWriter:
     ) -> bool:
         self.interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
         self._write_summary()
+        self._alone.close()
         return self.interrupted
 
     def write(self, structures: list[Structure]) -> None:

@@ -49,12 +49,12 @@ def replacing_together(folder: str | Path, last: str) -> Iterator[Path]:
 
 @contextmanager
 def only_one(lock: str | Path, busy: str) -> Iterator[None]:
-    """Holds the file ``lock``, which stays; where it is held already, an error that begins with ``busy``.
+    """Holds the file ``lock``, which stays as it is; where it is held already, an error that begins with ``busy``.
 
     The system gives it free when the process ends, however it ends. On Windows, and where files have no locks, nothing is
     held.
     """
-    with open(lock, "w") as file:
+    with open(lock, "a") as file:
         try:
             import fcntl
 

@@ -14,7 +14,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from dao_ase.phase_diagram import FORMULA_COLUMNS, Phase
 from dao_ase.runs import SUMMARY
 from dao_ase.screen.work import ScreenSettings, Shard, run_name, screen_shard
 from dao_ase.screen.workers import Workers, worker_died, workers
-from dao_ase.whole_files import write_json
+from dao_ase.whole_files import only_one, write_json
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,9 @@ def screen(
     """
     settings = settings or ScreenSettings()
     folder = Path(folder)
-    with _only_one(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    # where files have no locks, the table of what is done alone guards against two
+    with only_one(folder / ".lock", f"another process is screening into {folder}"):
         store = _opened(folder, settings, phases, database)
         wanted = unique(compositions)
         done = {content(line.composition) for line in store.done()}
@@ -260,24 +262,6 @@ def _results(pool: Workers, work: Callable[[Shard], list[Outcome]], shards: Sequ
                 waiting += [Shard((one,), part.settings, part.phases) for one in part.compositions]
             else:
                 yield [Outcome(part.compositions[0], error=f"its worker died twice: {error}")]
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process; the system gives it free when the process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"another process is screening into {folder}; wait for it, or give another folder"
-            ) from error
-        except (ImportError, OSError):
-            pass  # on Windows, or where files have no locks, the table of what is done alone guards against two
-        yield
 
 
 def _bar(progress: bool, total: int, done: int) -> Any:
