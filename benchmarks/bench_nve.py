@@ -24,7 +24,8 @@ from record import arguments, record
 from dao_ase import DAOCalculator
 from dao_ase.convert import from_atoms
 from dao_ase.relax import relax
-from dao_ase.simulate.dynamics import DynamicsSettings, read_dynamics, run_dynamics, summarise
+from dao_ase.simulate.dynamics import run_dynamics
+from dao_ase.simulate.trajectory import DynamicsSettings, read_dynamics, summarise
 
 CELLS = {
     "Si": (bulk("Si", cubic=True), 4),

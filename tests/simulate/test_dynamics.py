@@ -9,7 +9,8 @@ from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixedLine, F
 from ase.io.trajectory import TrajectoryWriter
 
 from dao_ase.calculator import DAOCalculator
-from dao_ase.simulate.dynamics import BlowUpError, DynamicsSettings, read_dynamics, run_dynamics, summarise
+from dao_ase.simulate.dynamics import BlowUpError, run_dynamics
+from dao_ase.simulate.trajectory import DynamicsSettings, read_dynamics, summarise
 from named import MorsePotential
 
 ARGON = bulk("Ar", "fcc", a=4.1, cubic=True)

@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from dao_ase.simulate.dynamics import DynamicsSettings, Observation
+    from dao_ase.simulate.trajectory import DynamicsSettings, Observation
 
 ATOM_BYTES = 16 * 8
 """Of each atom, in what the cell is repeated to: number, tag, mass, position, momentum, force, and some copies."""
@@ -55,7 +55,7 @@ def md(
     from dao_ase.cli.outputs import results_folder
     from dao_ase.cli.stopping import CONTINUES, INTERRUPTED
     from dao_ase.memory import refuse_too_large
-    from dao_ase.simulate.dynamics import DynamicsSettings
+    from dao_ase.simulate.trajectory import DynamicsSettings
 
     one = read_structure(file, index)
     if min(supercell) < 1:
@@ -104,8 +104,8 @@ def _write(folder: Path, num_atoms: int, title: str, problem: str | None) -> dic
     """The table, the summary and the plot of what is in the trajectory."""
     from dataclasses import asdict
 
-    from dao_ase.simulate.dynamics import read_dynamics, summarise
     from dao_ase.simulate.plots import draw_dynamics
+    from dao_ase.simulate.trajectory import read_dynamics, summarise
     from dao_ase.whole_files import write_json, write_text
 
     settings, seen = read_dynamics(folder / "md.traj")

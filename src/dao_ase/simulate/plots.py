@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dao_ase.simulate.dynamics import Observation
 from dao_ase.simulate.equation_of_state import EquationOfStateFit
 from dao_ase.simulate.phonons import Phonons
+from dao_ase.simulate.trajectory import Observation
 from dao_ase.whole_files import replacing
 
 if TYPE_CHECKING:
