@@ -44,13 +44,15 @@ def free_memory(device: torch.device | str = "cpu") -> int | None:
     return min(known) if known else None
 
 
-def refuse_too_large(needed: float, what: str, device: torch.device | str = "cpu") -> None:
-    """An error if ``needed`` bytes are not to be had on a device; ``what`` begins the sentence."""
+def refuse_too_large(
+    needed: float, what: str, device: torch.device | str = "cpu", *, remedy: str = "use a smaller cell, float32"
+) -> None:
+    """An error if ``needed`` bytes are not to be had on a device; ``what`` begins the sentence, ``remedy`` ends it."""
     free = free_memory(device)
     if free is not None and needed > free:
         raise TooLargeError(
             f"{what} need about {needed / GIB:.1f} GiB of memory, and {free / GIB:.1f} GiB are free on {device}; "
-            "use a smaller cell, float32, or a machine with more memory"
+            f"{remedy}, or a machine with more memory"
         )
 
 

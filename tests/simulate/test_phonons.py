@@ -82,6 +82,7 @@ def test_supercells_are_large_enough():
         ({"supercell": (0, 1, 1)}, "three positive"),
         ({"displacement": 0.0}, "positive"),
         ({"min_length": 1e9}, r"force constants .* need about"),
+        ({"mesh": 1e9}, r"wave vectors of a mesh of 1e\+09 Å need about .* shorter mesh"),
     ):
         with pytest.raises(ValueError, match=reason):
             phonons(MAGNESIUM, MODEL, **settings)

@@ -34,6 +34,8 @@ NO_FORCE = 1e-8
 """eV/Å; a displacement that causes less, where a bond causes some 0.01, causes none."""
 FORCE_CONSTANT_BYTES = 9 * 8
 """Of each pair of atoms in the supercell, as phonopy keeps them."""
+FREQUENCY_BYTES = 8
+"""Of each mode at each wave vector, and of each of a wave vector's components."""
 WAVENUMBER = 33.35641
 """1 THz in cm⁻¹."""
 
@@ -123,6 +125,9 @@ def phonons(
         raise ValueError(f"the supercell {list(repeats)} is not three positive whole numbers")
     size = prod((*repeats, len(crystal.atomic_numbers)))
     refuse_too_large(FORCE_CONSTANT_BYTES * size**2, f"the force constants of a supercell of {size} atoms")
+    points = mesh**3 / float(crystal.volume[0])
+    needed = points * FREQUENCY_BYTES * (3 + 3 * len(crystal.atomic_numbers))
+    refuse_too_large(needed, f"the {points:.3g} wave vectors of a mesh of {mesh:g} Å", remedy="use a shorter mesh")
     program = _phonopy(crystal, repeats)
     program.generate_displacements(distance=displacement)
     forces = _forces(program, model, on_force)
