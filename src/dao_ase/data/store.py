@@ -45,7 +45,7 @@ class CrystalStore:
         path = Path(path)
         try:
             index = json.loads((path / INDEX).read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise ShardError(f"{str(path)!r} is no store of crystals: {_why_none(path)}") from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ShardError(f"{str(path / INDEX)!r} is damaged: {error}; build the store again") from error
@@ -145,6 +145,8 @@ class CrystalStore:
 
 
 def _why_none(path: Path) -> str:
+    if path.is_file():
+        return f"it is a file; make one of its crystals: dao-ase data build {path} -o STORE"
     if not path.is_dir():
         return "it does not exist"
     if any(path.glob(".build-*")) or any(path.glob(".relax-*")):  # where a store is made until its index is written
