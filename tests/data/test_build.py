@@ -211,5 +211,5 @@ def test_command_line(tmp_path):
     assert done.exit_code == 1 and "another store" in done.output
     done = runner.invoke(main, ["data", "stats", str(tmp_path)])
     assert done.exit_code == 1 and "is no store of crystals" in done.output
-    done = runner.invoke(main, ["data", "stats", str(source)])
-    assert done.exit_code == 1 and "it is a file; make one of its crystals" in done.output
+    with pytest.raises(ShardError, match="it is a file; make one of its crystals"):
+        CrystalStore.open(source)
