@@ -69,6 +69,15 @@ def test_formulas_that_read_as_numbers(tmp_path, formula):
     assert [line.composition for line in database.done()] == [formula]
 
 
+@pytest.mark.parametrize("text", ["123", "1e5", "True"])
+def test_what_is_no_formula_and_reads_as_another_value_is_a_row_with_its_error(tmp_path, text):
+    database = ScreenDatabase(tmp_path / "screen.db", "run")
+    database.write([outcome("NaCl", 1), Outcome(text, error="is no formula")])
+    assert [line.composition for line in database.done() if line.error] == [text]
+    (row,) = (row for row in database.rows() if "error" in row)
+    assert row.composition == repr(text)
+
+
 def test_best_of_each_composition_comes_first(tmp_path):
     database = ScreenDatabase(tmp_path / "screen.db", "run")
     far, near = outcome("KCl"), outcome("NaCl")

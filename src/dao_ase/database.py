@@ -218,9 +218,15 @@ def _lines(cursor: Any, run: str) -> list[Done]:
 
 
 def _no_number(formula: str) -> str:
-    """ASE refuses texts that read as numbers, which InF and NaN do; with their counts they do not."""
+    """ASE refuses texts that read as numbers or truth values: InF and NaN stand with their counts, what is no formula in
+    quotes.
+    """
     try:
-        float(formula)
+        if formula not in ("True", "False"):
+            float(formula)
     except ValueError:
         return formula
-    return "".join(f"{symbol}{count}" for symbol, count in Composition.parse(formula).counts)
+    try:
+        return "".join(f"{symbol}{count}" for symbol, count in Composition.parse(formula).counts)
+    except ValueError:
+        return repr(formula)
