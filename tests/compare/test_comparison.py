@@ -5,11 +5,13 @@ Forces come from potentials that are computed in no time; pw.x is a script that 
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.lj import LennardJones
 
 from dao_ase.compare import espresso_method
 from dao_ase.compare.comparison import Settings, compare_all, write
@@ -110,6 +112,32 @@ def test_without_the_program_the_rest_is_reported(folder, monkeypatch):
 def test_untrained_element_has_no_energy(folder):
     report = compare_all([Crystal("polonium", bulk("Po", "sc", a=3.3))], settings(folder, "scf"))
     assert "Po, which is outside" in report["rows"][0]["methods"]["DAO-P"]["problem"]
+
+
+class WithoutStress(LennardJones):
+    """A calculator that has no stress and says so by an error of its own."""
+
+    def calculate(self, *arguments):
+        super().calculate(*arguments)
+        del self.results["stress"]
+
+
+class Unfinished(LennardJones):
+    """A calculator that cannot be made without settings."""
+
+    def __init__(self):
+        raise RuntimeError("no parameters for it")
+
+
+def test_whatever_a_peer_raises_leaves_the_rest(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "their_calculators", sys.modules[__name__])
+    peers = ["their_calculators:WithoutStress"]
+    report = compare_all([SILICON], settings(folder, "scf", peers=peers))
+    methods = report["rows"][0]["methods"]
+    assert "KeyError: 'stress'" in methods[peers[0]]["problem"] and "times" in methods["DAO-P"]
+    assert [one.partition(":")[0] for one in report["problems"]] == ["silicon, their_calculators"]
+    with pytest.raises(ValueError, match=r"--with .*: no parameters for it"):
+        compare_all([SILICON], settings(folder, "scf", peers=["their_calculators:Unfinished"]))
 
 
 def test_walltime_begins_nothing_more_and_continues(folder):

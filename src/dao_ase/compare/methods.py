@@ -215,8 +215,8 @@ def peer(name: str, fmax: float) -> AsePotential:
     try:
         with redirect_stdout(sys.stderr):  # CHGNet says hello, which is no part of a report
             return AsePotential(name, make, fmax)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ValueError(f"--with {name}: {error}; {remedy}") from error
+    except Exception as error:  # what is not installed, or needs settings, raises whatever it likes
+        raise ValueError(f"--with {name}: {str(error) or type(error).__name__}; {remedy}") from error
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, Times]:

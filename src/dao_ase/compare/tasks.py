@@ -60,6 +60,8 @@ def compare(crystal: Crystal, task: str, methods: Sequence[Method]) -> Row:
             row["methods"][method.name] = work[task](crystal, method)
         except (EspressoError, ValueError, RuntimeError, OSError) as error:
             row["methods"][method.name] = {"problem": str(error)}
+        except Exception as error:  # a calculator of another package may raise anything
+            row["methods"][method.name] = {"problem": f"{type(error).__name__}: {error}"}
     reference = row["methods"].get("pw.x", {})
     for name, found in row["methods"].items():
         if name != "pw.x" and "times" in found and "times" in reference:
