@@ -1,6 +1,8 @@
 """Sources: every format gives the crystal that was written; what is broken is named and the rest is kept."""
 
 import gzip
+import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -57,6 +59,26 @@ def test_csv(tmp_path, symprec, packed):
     records, rejected = read_all(file)
     assert_same_crystals(records)
     assert not rejected and records[2].labels["e_above_hull"] == 0.2 and records[2].texts["pretty_formula"] == "TiO2"
+
+
+@pytest.mark.parametrize("packing", [".gz", ".zip", ".GZ"])
+def test_a_packed_table_has_the_identifiers_of_the_plain_one(tmp_path, packing):
+    texts = {
+        "a.csv": SOURCE_TEXTS["a.csv"].replace("material_id", "remark"),
+        "a.jsonl": json.dumps({"lattice": np.eye(3).tolist(), "sites": [[[["H", 1]], [0, 0, 0]]]}),
+        "a.json": json.dumps(
+            [{"atoms": {"lattice_mat": np.eye(3).tolist(), "coords": [[0, 0, 0]], "elements": ["H"]}}]
+        ),
+    }
+    for name, text in texts.items():
+        packed = tmp_path / f"{name}{packing}"
+        if packing == ".zip":
+            with zipfile.ZipFile(packed, "w") as archive:
+                archive.writestr(name, text)
+        else:
+            packed.write_bytes(gzip.compress(text.encode()))
+        records, rejected = read_all(packed)
+        assert [record.id for record in records] == ["a/0"] and not rejected
 
 
 def test_csv_that_is_cut_keeps_the_rest(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dao_ase.composition import ATOMIC_NUMBERS
-from dao_ase.data.reading import FileSource, opened_text
+from dao_ase.data.reading import FileSource, bare_name, opened_text
 from dao_ase.data.records import Record, RejectedRecord
 from dao_ase.data.tables import ID_COLUMNS
 
@@ -35,7 +35,7 @@ class JsonLinesSource(FileSource):
     def record(self, row: int, raw: str) -> Record:
         """The crystal of one line."""
         entry = json.loads(raw)
-        identifier = next((str(entry[key]) for key in ID_COLUMNS if entry.get(key)), f"{self.path.stem}/{row}")
+        identifier = next((str(entry[key]) for key in ID_COLUMNS if entry.get(key)), f"{bare_name(self.path)}/{row}")
         if not {"lattice", "sites"} <= set(entry):
             needs = "a line needs 'lattice' (three rows in Å) and 'sites' ([[[[element, 1]], [f1, f2, f3]], ...])"
             raise RejectedRecord("broken", f"{needs}; it has {', '.join(entry)}", identifier)
@@ -96,7 +96,7 @@ class JarvisSource(FileSource):
         given = np.array(atoms["coords"], dtype=np.float64).reshape(-1, 3)
         coords = np.linalg.solve(lattice.T, given.T).T if atoms.get("cartesian") else given
         labels, texts = labels_and_texts(raw, ("atoms", "jid"))
-        identifier = str(raw.get("jid", f"{self.path.stem}/{row}"))
+        identifier = str(raw.get("jid", f"{bare_name(self.path)}/{row}"))
         symbols = [str(symbol).strip() for symbol in atoms["elements"]]
         return Record(identifier, lattice, coords, numbers_of(symbols, identifier), self.name, row, labels, texts=texts)
 

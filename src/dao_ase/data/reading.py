@@ -92,10 +92,10 @@ def take(source: Source, row: int, raw: Any) -> Record | Rejected:
 def opened_text(path: Path) -> Iterator[TextIO]:
     """A text file in UTF-8, with or without a byte order mark; ``.gz`` and the first file of a ``.zip`` are unpacked."""
     try:
-        if path.suffix == ".zip":
+        if path.suffix.lower() == ".zip":
             with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as packed:
                 yield io.TextIOWrapper(packed, encoding="utf-8-sig", errors="replace", newline="")
-        elif path.suffix == ".gz":
+        elif path.suffix.lower() == ".gz":
             with gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:
                 yield file
         else:
@@ -136,16 +136,16 @@ def ending(path: Path) -> str:
 
 
 def bare_name(path: Path) -> str:
-    """The name of a file without `ending`.
+    """The name of a file without `ending`, packed or not.
 
-    >>> bare_name(Path("a/NaCl.cif.gz")), bare_name(Path("POSCAR_2"))
-    ('NaCl', 'POSCAR_2')
+    >>> bare_name(Path("a/NaCl.cif.gz")), bare_name(Path("table.csv.zip")), bare_name(Path("POSCAR_2"))
+    ('NaCl', 'table', 'POSCAR_2')
     """
-    return Path(_unpacked(path)).stem
+    return Path(_unpacked(path, (".gz", ".zip"))).stem
 
 
-def _unpacked(path: Path) -> str:
-    return path.stem if path.suffix.lower() == ".gz" else path.name
+def _unpacked(path: Path, packings: tuple[str, ...] = (".gz",)) -> str:
+    return path.stem if path.suffix.lower() in packings else path.name
 
 
 def fingerprint_of_file(path: Path) -> str:

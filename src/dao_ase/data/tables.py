@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dao_ase.data.cif import Cell, read_cif
-from dao_ase.data.reading import MORE_CELLS, FileSource, ending, opened_text, separator, text_of
+from dao_ase.data.reading import MORE_CELLS, FileSource, bare_name, ending, opened_text, separator, text_of
 from dao_ase.data.records import Record, RejectedRecord
 
 csv.field_size_limit(1 << 26)
@@ -137,7 +137,7 @@ class CsvSource(FileSource):
 
     def record(self, row: int, raw: dict[str, Any]) -> Record:
         """The crystal of one line."""
-        identifier = next((raw[name] for name in ID_COLUMNS if raw.get(name)), f"{self.path.stem}/{row}")
+        identifier = next((raw[name] for name in ID_COLUMNS if raw.get(name)), f"{bare_name(self.path)}/{row}")
         try:
             lattice, frac_coords, atomic_numbers = self._cell(raw, identifier)
         except RejectedRecord as error:
