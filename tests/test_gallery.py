@@ -12,6 +12,7 @@ import torch
 from ase.build import bulk
 from click.testing import CliRunner
 from pymatgen.core import Lattice, Structure
+from pymatgen.io.cif import CifWriter
 
 from dao_ase.cli import main
 from dao_ase.gallery import read_run, write_gallery
@@ -153,10 +154,29 @@ def test_a_reference_that_cannot_be_compared_is_named(tmp_path):
         assert done.exit_code == 1 and f"{name}: " in done.output and reason in done.output, done.output
 
 
-def test_screening_runs_have_galleries_of_the_best(tmp_path):
-    """Of each composition the first, nearest to the hull first; --limit says how many."""
+def test_only_structures_that_are_shown_are_read(tmp_path):
+    write_run(tmp_path, candidates(3))
+    (tmp_path / "003.cif").unlink()
+    done = CliRunner().invoke(main, ["gallery", str(tmp_path), "--limit", "2"])
+    assert done.exit_code == 0 and "2 of 3 structures" in done.stderr, done.output
+
+
+def test_a_reference_of_no_element_is_refused(tmp_path):
+    write_run(tmp_path, candidates(1))
+    text = str(CifWriter(diamond())).replace("Si", "X")
+    (tmp_path / "dummy.cif").write_text(text)
+    done = CliRunner().invoke(main, ["gallery", str(tmp_path), "--reference", str(tmp_path / "dummy.cif")])
+    assert done.exit_code == 1 and "dummy.cif: " in done.output and "is no element" in done.output, done.output
+
+
+def test_screening_runs_have_galleries_of_the_best(tmp_path, monkeypatch):
+    """Of each composition the first, nearest to the hull first; --limit says how many, and no others are converted."""
+    from dao_ase import database
     from dao_ase.database import SETTINGS, Outcome, ScreenDatabase
 
+    converted = []
+    of_row = database.structure_of
+    monkeypatch.setattr(database, "structure_of", lambda row: converted.append(row.id) or of_row(row))
     (tmp_path / SETTINGS).write_text('{"run": "test", "database": "screen.db"}')
     outcomes = []
     for formula, shift in (("NaCl", 0.2), ("KCl", 0.0)):
@@ -166,7 +186,7 @@ def test_screening_runs_have_galleries_of_the_best(tmp_path):
         outcomes.append(Outcome(formula, salts))
     ScreenDatabase(tmp_path / "screen.db", "test").write([*outcomes, Outcome("Xx", error="no element")])
     done = CliRunner().invoke(main, ["gallery", str(tmp_path), "--limit", "3"])
-    assert done.exit_code == 0 and "3 of 4 structures" in done.stderr
+    assert done.exit_code == 0 and "3 of 4 structures" in done.stderr and len(converted) == 3
     first, second, third = data_of(tmp_path / "gallery.html")["structures"]
     assert [one["formula"] for one in (first, second, third)] == ["KCl", "NaCl", "KCl"]
     assert (first["aboveHull"], second["aboveHull"], first["copies"]) == (0.0, 0.2, 7)

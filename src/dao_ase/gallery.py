@@ -53,8 +53,8 @@ def write_gallery(
     return write_text(Path(path), _page(title or _title(structures), data))
 
 
-def read_run(directory: str | os.PathLike[str]) -> list[Structure]:
-    """The structures of a directory, with their properties.
+def read_run(directory: str | os.PathLike[str], limit: int | None = None) -> list[Structure]:
+    """The structures of a directory, with their properties; of many the first ``limit``.
 
     What ``dao-ase generate`` wrote comes in the order of its summary, what ``dao-ase screen`` wrote by
     `ScreenDatabase.structures`: the best of each composition first.
@@ -64,14 +64,14 @@ def read_run(directory: str | os.PathLike[str]) -> list[Structure]:
     directory = Path(directory)
     summary = directory / SUMMARY
     if (directory / SETTINGS).is_file():
-        return open_screen(directory).structures()
+        return open_screen(directory).structures(limit)
     if not summary.is_file():
         raise FileNotFoundError(
             f"{directory} has no {SUMMARY} and no {SETTINGS}; give the directory of 'dao-ase generate ... -o DIR' or of "
             "'dao-ase screen ... -o DIR'"
         )
     structures = []
-    for record in records_of(summary):
+    for record in records_of(summary)[:limit]:
         try:  # coordinates as they stand in the file: pymatgen would move 0.33333 to ⅓, with a warning
             structure = CifParser(directory / record["file"], frac_tolerance=0).parse_structures(primitive=False)[0]
         except ValueError as error:
@@ -79,6 +79,14 @@ def read_run(directory: str | os.PathLike[str]) -> list[Structure]:
         structure.properties = record
         structures.append(structure)
     return structures
+
+
+def run_size(directory: str | os.PathLike[str]) -> int:
+    """How many structures `read_run` finds in a directory, without a look at them."""
+    directory = Path(directory)
+    if (directory / SETTINGS).is_file():
+        return sum(line.structures for line in open_screen(directory).done())
+    return len(records_of(directory / SUMMARY))
 
 
 def _record(structure: Structure, rank: int, rmse: float | None) -> dict[str, Any]:

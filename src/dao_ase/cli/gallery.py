@@ -29,7 +29,7 @@ def gallery(
 
     RUN_DIR is the directory of `dao-ase generate ... -o RUN_DIR` or of `dao-ase screen ... -o RUN_DIR`.
     """
-    from dao_ase.gallery import read_run, write_gallery
+    from dao_ase.gallery import read_run, run_size, write_gallery
     from dao_ase.runs import GALLERY
 
     try:
@@ -40,13 +40,13 @@ def gallery(
             known = _read_reference(reference)
             if (potential := installed_potential()) is not None:
                 with_energies([known], potential)  # as the candidates have it, at the geometry of the file
-        structures = read_run(run_dir)
-        page = write_gallery(structures[:limit], output or run_dir / GALLERY, title=title, reference=known)
+        structures, total = read_run(run_dir, limit), run_size(run_dir)
+        page = write_gallery(structures, output or run_dir / GALLERY, title=title, reference=known)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(page)
-    if len(structures) > limit:
-        click.echo(f"{limit} of {len(structures)} structures are shown; --limit shows more", err=True)
+    if total > len(structures):
+        click.echo(f"{limit} of {total} structures are shown; --limit shows more", err=True)
     if open_it:
         click.launch(str(page))
 
@@ -55,6 +55,8 @@ def _read_reference(path: Path) -> Structure:
     """The known structure, whose atoms must be whole."""
     from pymatgen.core import Structure
 
+    from dao_ase.convert import from_structures
+
     try:
         with warnings.catch_warnings(action="ignore"):  # pymatgen remarks on every ⅓
             known = Structure.from_file(path)
@@ -62,4 +64,8 @@ def _read_reference(path: Path) -> Structure:
         raise click.ClickException(f"{path}: not a structure file that pymatgen reads: {error}") from error
     if not known.is_ordered:
         raise click.ClickException(f"{path}: sites are partly occupied; give an ordered structure")
+    try:
+        from_structures([known])
+    except ValueError as error:
+        raise click.ClickException(f"{path}: {error}") from error
     return known
