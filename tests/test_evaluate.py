@@ -1,5 +1,6 @@
 """Match rates and validity, on pairs whose answer is known."""
 
+import math
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -8,10 +9,13 @@ from pathlib import Path
 
 import pytest
 from pymatgen.core import Lattice, Structure
+from pymatgen.io.cif import CifWriter
 
-from dao_ase.benchmark import find_benchmark
+from crystals import CRYSTALS, write_npz
+from dao_ase.benchmark import find_benchmark, references, run_benchmark
 from dao_ase.evaluate import evaluate, is_charge_neutral, is_valid, match
 from dao_ase.gates import refusal
+from dao_ase.generator import DAOGenerator
 
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 BLENDE = Structure.from_spacegroup("F-43m", Lattice.cubic(5.4), ["Zn", "S"], [[0, 0, 0], [0.25, 0.25, 0.25]])
@@ -131,3 +135,17 @@ def test_a_folder_beside_the_user_does_not_hide_the_benchmark_of_its_name(tmp_pa
     assert find_benchmark("mp_20", Path()) == Path("mp_20/test.csv")
     with pytest.raises(ValueError, match="no test file of perov_5"):
         find_benchmark("perov_5", Path())
+
+
+def test_a_refused_run_leaves_the_results_of_earlier_ones_in_their_place(tmp_path):
+    (tmp_path / "results.jsonl").write_text("{}\n")
+    source = write_npz(tmp_path / "a.npz", {"salt": CRYSTALS["salt"]})
+    with pytest.raises(ValueError, match="guidance is nan"):
+        run_benchmark(DAOGenerator(), source, tmp_path, guidance=math.nan)
+    assert (tmp_path / "results.jsonl").read_text() == "{}\n"
+
+
+def test_why_no_reference_can_be_read_is_said(tmp_path):
+    (tmp_path / "a.cif").write_text(str(CifWriter(CRYSTALS["salt"])).replace("Na0  1  0.0", "Na0  1  nowhere"))
+    with pytest.raises(ValueError, match=r"no crystal that can be read; row 0: .*no structures"):
+        references(tmp_path / "a.cif", None, 0)

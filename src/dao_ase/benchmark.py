@@ -83,6 +83,7 @@ def run_benchmark(
     if samples < 1 or (limit is not None and limit < 1):
         raise ValueError(f"samples is {samples} and limit {limit}; both must be at least 1")
     first_seed = seed_of(seed)
+    generator.guide(guidance)  # refuses what cannot be, before results of other settings are put aside
     known = identifiers(seen) if seen else frozenset()
     unreadable: list[Rejected] = []
     reference = references(file, limit, seed, known, unreadable.append)
@@ -207,9 +208,13 @@ def references(
     """
     from pymatgen.core import Structure
 
-    records = [one for one in read(open_source(file), on_reject) if one.id not in seen]
+    rejected: list[Rejected] = []
+    records = [one for one in read(open_source(file), rejected.append) if one.id not in seen]
+    for row in rejected:
+        (on_reject or _log)(row)
     if not records:
-        raise ValueError(f"{str(file)!r} holds no crystal that can be read" + " and was not seen" * bool(seen))
+        first = f"; row {rejected[0].row}: {rejected[0].reason}" if rejected else ""
+        raise ValueError(f"{str(file)!r} holds no crystal that can be read" + " and was not seen" * bool(seen) + first)
     polymorphs: dict[Any, list[Structure]] = {}
     for one in records:
         structure = Structure(one.lattice, one.atomic_numbers.tolist(), one.frac_coords)
@@ -217,6 +222,10 @@ def references(
     groups = list(polymorphs.values())
     order = np.random.default_rng(seed).permutation(len(groups))  # so that a part is a random sample
     return [structure for index in order for structure in groups[index]][:limit]
+
+
+def _log(one: Rejected) -> None:
+    logger.warning("%s, row %d (%s): %s", one.source, one.row, one.id, one.reason)
 
 
 def _resume(log: Path, settings: dict[str, Any]) -> tuple[list[ReferenceResult], float]:
