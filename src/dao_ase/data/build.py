@@ -93,7 +93,12 @@ def build(sources: Sequence[Source], path: str | Path, rules: BuildRules, worker
     }
     if not len(chosen):
         shutil.rmtree(work)
-        raise ValueError(f"none of the {counts['read']} crystals can be kept: {counts['left out']}")
+        first = (
+            f"; the first: {left_out[0]['source']}, row {left_out[0]['row']}: {left_out[0]['reason']}"
+            if left_out
+            else ""
+        )
+        raise ValueError(f"none of the {counts['read']} crystals can be kept: {counts['left out']}{first}")
     _finish(path, selection, left_out, {"key": key, **plan, "counts": counts})
     _discard_work(path)
     return CrystalStore.open(path)
