@@ -81,6 +81,15 @@ def test_a_packed_table_has_the_identifiers_of_the_plain_one(tmp_path, packing):
         assert [record.id for record in records] == ["a/0"] and not rejected
 
 
+def test_json_of_pymatgen_says_what_to_do_with_it(tmp_path):
+    structure = CRYSTALS["salt"].as_dict()
+    for entry in (structure, {"material_id": "mp-22862", "structure": structure}):
+        for name, text in (("a.json", json.dumps([entry])), ("a.jsonl", json.dumps(entry))):
+            (tmp_path / name).write_text(text)
+            records, (one,) = read_all(tmp_path / name)
+            assert not records and one.rule == "broken" and "structure.to(fmt='cif')" in one.reason, one
+
+
 def test_csv_that_is_cut_keeps_the_rest(tmp_path):
     file = write_csv(tmp_path / "a.csv", CRYSTALS)
     text = file.read_text()

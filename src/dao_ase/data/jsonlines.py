@@ -15,6 +15,8 @@ from dao_ase.data.reading import FileSource, bare_name, opened_text
 from dao_ase.data.records import Record, RejectedRecord
 from dao_ase.data.tables import ID_COLUMNS
 
+STRUCTURES = "; structures of pymatgen become CIFs by structure.to(fmt='cif'), in a column 'cif' of a CSV file"
+"""What to do with dictionaries of ``Structure.as_dict``, alone or within documents of the Materials Project."""
 FULL = 0.999
 """A site is fully occupied from here on."""
 
@@ -36,9 +38,9 @@ class JsonLinesSource(FileSource):
         """The crystal of one line."""
         entry = json.loads(raw)
         identifier = next((str(entry[key]) for key in ID_COLUMNS if entry.get(key)), f"{bare_name(self.path)}/{row}")
-        if not {"lattice", "sites"} <= set(entry):
+        if not {"lattice", "sites"} <= set(entry) or isinstance(entry["lattice"], dict):
             needs = "a line needs 'lattice' (three rows in Å) and 'sites' ([[[[element, 1]], [f1, f2, f3]], ...])"
-            raise RejectedRecord("broken", f"{needs}; it has {', '.join(entry)}", identifier)
+            raise RejectedRecord("broken", f"{needs}; it has {', '.join(entry)}{STRUCTURES}", identifier)
         symbols = [ordered_symbol(site[0], identifier) for site in entry["sites"]]
         coords = np.array([site[1] for site in entry["sites"]], dtype=np.float64).reshape(-1, 3)
         labels, texts = labels_and_texts(entry, ("lattice", "sites", *ID_COLUMNS))
@@ -91,6 +93,11 @@ class JarvisSource(FileSource):
 
     def record(self, row: int, raw: dict[str, Any]) -> Record:
         """The crystal of one entry."""
+        if not isinstance(raw, dict) or "atoms" not in raw:
+            found = ", ".join(raw) if isinstance(raw, dict) else type(raw).__name__
+            raise RejectedRecord(
+                "broken", f"an entry needs 'atoms', as JARVIS publishes them; it has {found}{STRUCTURES}"
+            )
         atoms = raw["atoms"]
         lattice = np.array(atoms["lattice_mat"], dtype=np.float64)
         given = np.array(atoms["coords"], dtype=np.float64).reshape(-1, 3)
