@@ -72,6 +72,39 @@ def test_what_is_not_simple_is_left_to_pymatgen(cif):
         read_simple_cif(cif)
 
 
+@pytest.mark.parametrize(
+    "tag",
+    ["_symmetry_space_group_name_H-M 'A b c d'", "_space_group_name_Hall '-F 4 2 3'", "_space_group_IT_number 425"],
+)
+def test_a_space_group_that_is_not_known_is_not_taken_for_p1(tag):
+    cif = str(CifWriter(CRYSTALS["salt"]))
+    bare = re.sub(
+        r"loop_\n _symmetry_equiv_pos_site_id\n.*\n.*\n",
+        "",
+        re.sub(r"_symmetry_.*[M\d]   .*\n|_symmetry_Int.*\n", "", cif),
+    )
+    assert (
+        "_symmetry_" not in bare.replace("_site_symmetry_", "") and len(read_any_cif(bare)[2]) == 8
+    )  # all atoms are listed and nothing else is said
+    with pytest.raises(RejectedRecord, match=r"it names the space group .* lists no symmetry operations"):
+        read_any_cif(bare.replace("_cell_length_a", f"{tag}\n_cell_length_a"))
+
+
+@pytest.mark.parametrize("unknown", [".", "?"])
+def test_an_atom_whose_occupancy_is_not_given_is_there(unknown):
+    cif = str(CifWriter(CRYSTALS["salt"]))
+    assert (
+        read_any_cif(cif.replace("0.00000000  1\n", f"0.00000000  {unknown}\n", 1))[2].tolist()
+        == read_any_cif(cif)[2].tolist()
+    )
+
+
+def test_what_pymatgen_found_wrong_is_said():
+    cif = str(CifWriter(CRYSTALS["salt"])).replace("0.00000000  1\n", "0.00000000  1.2\n", 1)
+    with pytest.raises(ValueError, match=r"no structures.*Occupancy 1\.2 exceeded tolerance"):
+        read_any_cif(cif)
+
+
 def test_what_cannot_be_used_is_named():
     with pytest.raises(RejectedRecord, match="full occupancy") as caught:
         read_cif(re.sub(r"(?m)^(  Na  Na0 .*)  \S+$", r"\1  0.5", SALT))

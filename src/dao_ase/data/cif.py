@@ -31,6 +31,10 @@ _FORMULA = re.compile(r"""^_chemical_formula_sum\s+['"]?([^'"\n]+?)['"]?[ \t]*$"
 _COUNT = re.compile(r"([A-Z][a-z]?)(\d*)")
 _BLOCK = re.compile(r"^\s*data_", re.MULTILINE)
 _TYPE = re.compile(r"([A-Z][a-z]?)(?:\d*[+-])?")
+_SPACE_GROUP = re.compile(
+    r"^_(?:symmetry_|space_group_)(?:space_group_)?(?:name_H\S*|name_Hall|Int_Tables_number|IT_number)[ \t]+(.+)$",
+    re.MULTILINE,
+)
 _OPERATION = re.compile(r"'([^']*)'")
 _TERM = re.compile(r"([+-]?)(?:([xyz])|(\d+)/(\d+)|(\d+\.\d*|\.\d+|\d+))")
 _OPERATIONS_TAGS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
@@ -116,7 +120,13 @@ def read_any_cif(text: str) -> Cell:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what matters is raised below
-        structure = CifParser.from_str(text).parse_structures(primitive=False)[0]
+        parser = CifParser.from_str(_with_occupancies(text))
+        said: list[str] = parser.warnings  # type: ignore[attr-defined]  # which grows while it reads
+        try:
+            structure = parser.parse_structures(primitive=False)[0]
+        except ValueError as error:
+            raise ValueError(" ".join([str(error), *said]).replace("\n", " ")) from error
+    _refuse_unknown_symmetry(text, said)
     if not structure.is_ordered:
         site = next(site for site in structure if not site.is_ordered)
         raise RejectedRecord(
@@ -129,6 +139,34 @@ def read_any_cif(text: str) -> Cell:
             raise RejectedRecord("unknown element", f"{site.species_string!r} is not the symbol of an element")
         numbers.append(ATOMIC_NUMBERS[symbol])
     return structure.lattice.matrix.copy(), structure.frac_coords, np.array(numbers, dtype=np.int64)
+
+
+def _with_occupancies(text: str) -> str:
+    """The CIF without occupancies that are not given, which the standard takes for 1 and pymatgen for 0."""
+    from pymatgen.io.cif import CifFile
+
+    if not re.search(r"[ \t][.?](?:\s|$)", text) or "_atom_site_occupancy" not in text:
+        return text
+    file = CifFile.from_str(text)
+    changed = False
+    for block in file.data.values():
+        given = block.data.get("_atom_site_occupancy")
+        if isinstance(given, list) and {".", "?"} & set(given):
+            block.data["_atom_site_occupancy"] = ["1" if one in (".", "?") else one for one in given]
+            changed = True
+    return str(file) if changed else text
+
+
+def _refuse_unknown_symmetry(text: str, warned: Sequence[str]) -> None:
+    """Raises where a space group is named that pymatgen does not know, and takes for P1, for want of operations."""
+    named = [name.strip(" \t'\"") for name in _SPACE_GROUP.findall(text)]
+    others = [name for name in named if name.replace(" ", "") not in ("P1", "1", ".", "?", "")]
+    if others and any("Defaulting to P1" in one for one in warned):
+        raise RejectedRecord(
+            "unknown symmetry",
+            f"it names the space group {others[0]!r}, which pymatgen does not know by this name, and lists no symmetry "
+            "operations; list them (_symmetry_equiv_pos_as_xyz), or give the number of the space group",
+        )
 
 
 def _stated_formula(text: str) -> dict[int, int]:
