@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from ase import Atoms
@@ -197,6 +198,14 @@ def test_what_is_no_crystal_is_named(predictor):
         predictor.predict([Molecule(["H", "H"], [[0, 0, 0], [0, 0, 0.74]])])
     with pytest.raises(ValueError, match="crystal 1: volume is nan; do two of its atoms stand on one place"):
         predictor.predict([bulk("NaCl", "rocksalt", a=5.6), one_place()])
+
+
+def test_of_a_table_its_column_is_predicted(predictor):
+    table = pd.DataFrame({"crystal": [bulk("NaCl", "rocksalt", a=5.6)], "gap": [5.0]})
+    assert predictor.predict(table["crystal"]) == predictor.predict(list(table["crystal"]))
+    for names in (table, dict(table)):
+        with pytest.raises(TypeError, match=f"a list of crystals, not a {type(names).__name__}; of a table the column"):
+            predictor.predict(names)
 
 
 def one_place() -> Atoms:

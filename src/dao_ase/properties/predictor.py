@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,6 +146,10 @@ def as_batch(crystals: Sequence[Structure | Atoms | str | os.PathLike[str]]) -> 
     """Structures, atoms or files (all crystals of each) as one batch, in float64."""
     if isinstance(crystals, str | os.PathLike) or hasattr(crystals, "lattice") or hasattr(crystals, "cell"):
         raise TypeError("give a list of crystals, [crystal] for a single one")
+    if isinstance(crystals, Mapping) or hasattr(crystals, "columns"):  # of which one would see the names alone
+        raise TypeError(
+            f"give a list of crystals, not a {type(crystals).__name__}; of a table the column that holds them"
+        )
     batches = [_as_batch(crystal, place) for place, crystal in enumerate(crystals)]
     return Crystals.concatenate(batches) if batches else from_atoms([])
 
