@@ -387,6 +387,8 @@ def test_families_may_have_numbers(tmp_path, trunk):
     (tmp_path / "table.csv").write_text("file,hardness,group\ncopper.cif,3,225\ncopper.cif,3,\ncopper.cif,3,Fm-3m\n")
     table = read_table([open_source(tmp_path / "table.csv")], Target("hardness"), trunk.elements, family="group")
     assert table.families == ["225", "", "Fm-3m"]
+    with pytest.raises(ValueError, match="no row has a text or a number in the column 'grup'"):
+        read_table([open_source(tmp_path / "table.csv")], Target("hardness"), trunk.elements, family="grup")
 
 
 def test_a_number_in_two_columns_or_two_cells_is_not_guessed(tmp_path):

@@ -18,6 +18,8 @@ from dao_ase.data.records import Record, Rejected
 from dao_ase.data.splits import formula_folds
 
 Formula = tuple[tuple[int, int], ...]
+FAMILY = "family"
+"""The column by which errors are grouped where none is named; a table need not have it."""
 SPREADS = (1e-9, 1e30)
 """Mean deviations, smallest and largest, of what can be learnt in float32; SI units of atoms are often outside."""
 FURTHEST = 1e5
@@ -108,7 +110,7 @@ def read_table(
     target: Target,
     trained: Collection[int],
     *,
-    family: str = "family",
+    family: str = FAMILY,
     exclude: Sequence[str] = (),
     least: float = -math.inf,
 ) -> PropertyTable:
@@ -133,14 +135,21 @@ def read_table(
     if target.name not in columns:
         known = ", ".join(sorted(columns)) or "none"
         broken = [row for row in left_out if row.rule != "missing target"]
-        unread = f"; {len(broken)} cannot be used, {broken[0].id}: {broken[0].reason}" if broken else ""
+        unread = (
+            f"; {len(broken)} cannot be used, {broken[0].id or f'row {broken[0].row}'}: {broken[0].reason}"
+            if broken
+            else ""
+        )
         raise ValueError(f"no row has a number in the column {target.name!r}; columns with numbers: {known}{unread}")
+    families = [_family(record, family) for record in records]
+    if records and family != FAMILY and not any(families):
+        raise ValueError(f"no row has a text or a number in the column {family!r}, by which errors are to be grouped")
     return PropertyTable(
         [record.id for record in records],
         crystals_of(records),
         np.array([float(record.labels[target.name]) for record in records]),
         [reduced_key(record.atomic_numbers) for record in records],
-        [_family(record, family) for record in records],
+        families,
         left_out,
     )
 
