@@ -11,6 +11,7 @@ from pymatgen.core import Lattice, Molecule, Structure
 from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry
 
 from dao_ase.cli.inputs import read_structure, read_structures
+from dao_ase.data.sources import open_source, read
 
 
 @pytest.fixture
@@ -75,6 +76,21 @@ def test_a_cif_that_was_cut_is_remarked_on(tmp_path, capsys):
         f"{file}: may have been cut off: its atoms are Na3 Cl3, its formula is Na4 Cl4; complete the list of atoms, with "
         "which it ends, or mend its _chemical_formula_sum\n"
     )
+
+
+def test_a_name_may_hold_an_at_sign(tmp_path):
+    """ASE takes what follows it for a choice of frames, also where a file has this name."""
+    file = tmp_path / "NaCl@300K.vasp"
+    bulk("NaCl", "rocksalt", a=5.6).write(tmp_path / "salt.vasp")
+    (tmp_path / "salt.vasp").rename(file)
+    assert len(read_structure(file).atoms) == 2
+    (tmp_path / "table.csv").write_text(f"id,file\nsalt,{file.name}\n")
+    for source in (file, tmp_path / "table.csv"):
+        (record,) = read(open_source(source))
+        assert len(record.atomic_numbers) == 2
+    two = tmp_path / "two.xyz"
+    ase.io.write(two, [bulk("Cu"), bulk("Ag")], format="extxyz")
+    assert str(read_structure(tmp_path / "two.xyz@1").atoms.symbols) == "Ag"
 
 
 def test_a_file_without_any_frame_is_one_problem(tmp_path):

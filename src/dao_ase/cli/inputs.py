@@ -155,7 +155,7 @@ def _ase_frames(path: Path) -> tuple[dict[int, Atoms], list[str]]:
 
     name, chosen = (str(path), None) if path.exists() else parse_filename(str(path), None)
     try:
-        found = read(name, index=":" if chosen is None else chosen)
+        found = read(name, index=":" if chosen is None else chosen, do_not_split_by_at_sign=True)
     except Exception:  # as above
         frames, refused = _xyz_frames(path)
         if not frames:

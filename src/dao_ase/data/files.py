@@ -65,7 +65,7 @@ class AseSource(FileSource):
         from ase.io import iread
 
         try:
-            yield from iread(self.path, index=":")
+            yield from iread(self.path, index=":", do_not_split_by_at_sign=True)
         except Exception as error:  # ase.io raises whatever a format's parser raises
             yield ValueError(f"ASE cannot read on: {type(error).__name__}: {error}")
 

@@ -131,7 +131,7 @@ class CsvSource(FileSource):
 
         from dao_ase.data.files import record_from_atoms
 
-        (atoms,) = read(path, index=":")
+        (atoms,) = read(path, index=":", do_not_split_by_at_sign=True)
         found = record_from_atoms(atoms, identifier, self.name, 0)
         return found.lattice, found.frac_coords, found.atomic_numbers
 
