@@ -27,6 +27,8 @@ MAX_ATOMS = 10_000
 """More atoms than this in one cell is taken for a slip of the keyboard."""
 
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_HYDRATE = re.compile(r"[.·•⋅∙*]\s*\d*\s*\(?H[2₂]O\)?\s*$")
+_WATER = "write its water in brackets, like 'CuSO4(H2O)5'"
 _TOKEN = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)|(\()|\)(\d*\.?\d*)")
 
 
@@ -81,10 +83,8 @@ class Composition:
             if not 0 < amount < float("inf"):
                 raise ValueError(f"{shown!r} has {amount:g} atoms of {symbol}; counts must be at least 1")
             if abs(amount - round(amount)) > 1e-8:
-                raise ValueError(
-                    f"{shown!r} has {amount:g} atoms of {symbol}; counts must be whole numbers: "
-                    "multiply the formula until they are"
-                )
+                remedy = _WATER if _HYDRATE.search(shown) else "multiply the formula until they are"
+                raise ValueError(f"{shown!r} has {amount:g} atoms of {symbol}; counts must be whole numbers: {remedy}")
             counts.append((symbol, round(amount)))
         return cls(tuple(counts))
 
@@ -157,7 +157,8 @@ def _parse_formula(formula: str) -> dict[str, float]:
     while position < len(text):
         token = _TOKEN.match(text, position)
         if token is None or token.group(0) == "":
-            raise ValueError(f"cannot read {formula!r} at {text[position:]!r}; write it like 'CsV3Sb5' or 'Mg(OH)2'")
+            remedy = _WATER if _HYDRATE.search(formula) else "write it like 'CsV3Sb5' or 'Mg(OH)2'"
+            raise ValueError(f"cannot read {formula!r} at {text[position:]!r}; {remedy}")
         symbol, amount, opening, group_amount = token.groups()
         if opening:
             stack.append({})
