@@ -75,6 +75,12 @@ def test_flat_cells_and_partial_occupancy_are_refused():
         from_structures([mixed])
 
 
+def test_structures_that_are_not_periodic_are_refused_as_atoms_are():
+    slab = Structure(Lattice(10 * np.eye(3), pbc=(True, True, False)), ["Cu"], [[0, 0, 0]])
+    with pytest.raises(ValueError, match=r"structure 0 \(Cu\) has pbc \[True, True, False\]"):
+        from_structures([slab])
+
+
 @pytest.mark.parametrize("converted", [lambda one: from_structures([one]), atoms_from_structure])
 def test_dummy_species_are_refused(converted):
     holes = Structure(Lattice.cubic(4), ["D", "X", "Q2+"], [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0, 0]])

@@ -27,6 +27,11 @@ def from_structures(structures: Sequence[Structure]) -> Crystals:
     """The batch of pymatgen Structures; each must be ordered, finite and have a volume."""
     for index, structure in enumerate(structures):
         _require_elements(structure, f"structure {index}")
+        if not all(structure.pbc):
+            raise ValueError(
+                f"structure {index} ({structure.composition.reduced_formula}) has pbc {list(structure.pbc)}; a crystal is "
+                "periodic in three directions: give it Lattice(structure.lattice.matrix), with enough vacuum for a slab"
+            )
     return _batch(
         [np.asarray(structure.lattice.matrix) for structure in structures],
         [np.asarray(structure.frac_coords).reshape(-1, 3) for structure in structures],
