@@ -100,6 +100,10 @@ def test_hull_is_built_where_only_formation_energies_exist(tmp_path):
     store, left_out = build_from(source, tmp_path / "store", BuildRules(deduplicate=False))
     assert left_out == {"small": "too few atoms", "high": "above hull"}
     np.testing.assert_allclose(store.labels["e_above_hull"], [0.1], atol=1e-9)
+    with pytest.raises(
+        ValueError, match="no crystal has the label 'energy', of which hulls are built; labels: formation"
+    ):
+        build([open_source(source)], tmp_path / "other", BuildRules(energy_label="energy"))
 
 
 def test_repeated_ids_and_excluded_ids(tmp_path):

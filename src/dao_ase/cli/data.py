@@ -24,9 +24,12 @@ def data() -> None:
 )
 @click.option("--min-atoms", default=3, show_default=True, help="Leave out smaller cells.")
 @click.option("--max-atoms", default=30, show_default=True, help="Leave out larger cells.")
-@click.option("--max-e-hull", default=1.0, show_default=True, help="Highest energy above the hull, eV/atom.")
+@click.option("--max-e-hull", default=1.0, show_default=True, help="Highest label e_above_hull, eV/atom.")
 @click.option(
-    "--energy-label", default="formation_energy_per_atom", show_default=True, help="The hull is built from it."
+    "--energy-label",
+    default="formation_energy_per_atom",
+    show_default=True,
+    help="Where that label is missing, hulls are built from this one, eV/atom.",
 )
 @click.option("--deduplicate/--no-deduplicate", default=True, show_default=True, help="Keep one of equal structures.")
 @click.option("--niggli/--no-niggli", default=True, show_default=True, help="Reduce the cells.")

@@ -14,7 +14,7 @@ from dao_ase.composition import reduced_key
 from dao_ase.data.hull import Formula, energies_above_hull
 from dao_ase.data.matching import Cell, duplicates_by_group, matches_by_group
 from dao_ase.data.records import Record, Rejected
-from dao_ase.data.store import CrystalStore
+from dao_ase.data.store import FORMATION_ENERGIES, CrystalStore
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,10 @@ class Selection:
             formulas = self.formulas + [formula for formula, _ in others]
             above = energies_above_hull(formulas, energies, self.folder, self.workers)[: len(self.staged)]
             self.e_above_hull[unknown] = above[unknown]
+        elif unknown.any() and energy_label != FORMATION_ENERGIES[0]:  # which was asked for
+            raise ValueError(
+                f"no crystal has the label {energy_label!r}, of which hulls are built; labels: {', '.join(labels) or 'none'}"
+            )
         for place in np.flatnonzero(self.e_above_hull > limit).tolist():
             self._leave_out(
                 place, "above hull", f"{self.e_above_hull[place]:.3f} eV/atom above the hull; at most {limit:g}"
