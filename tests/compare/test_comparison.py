@@ -15,6 +15,7 @@ from ase.calculators.lj import LennardJones
 
 from dao_ase.compare import espresso_method
 from dao_ase.compare.comparison import Settings, compare_all, write
+from dao_ase.compare.methods import DaoPotential
 from dao_ase.compare.plots import line_plot
 from dao_ase.compare.search import SPHERES, SearchSettings, _to_refine, random_cell
 from dao_ase.compare.tasks import Crystal, polymorphs
@@ -60,6 +61,11 @@ def test_one_geometry(folder):
     assert against["times_faster_moved"] == pytest.approx(1.08 / row["DAO-P"]["notes"]["moved"]["processor"])
     assert report["problems"] == [] and report["versions"]["pw.x"] == "6.7MaX"
     assert "K_POINTS" in next(iter(report["inputs"].values()))
+
+
+def test_beside_a_gpu_all_are_timed_on_the_processor(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # one that cannot be used
+    assert DaoPotential(0.01).evaluate(SILICON.atoms).notes["moved"]["processor"] > 0
 
 
 def test_relaxation_and_its_page(folder):

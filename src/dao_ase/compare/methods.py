@@ -126,7 +126,8 @@ def _moved(atoms: Atoms) -> Times:
     """A call of the calculator where the atoms have moved a little since the last one."""
     from dao_ase.calculator import DAOCalculator
 
-    moving, calculator, generator = atoms.copy(), DAOCalculator(), np.random.default_rng(0)
+    moving, generator = atoms.copy(), np.random.default_rng(0)
+    calculator = DAOCalculator(device="cpu")  # where all are timed, also beside a GPU
 
     def call() -> None:
         moving.positions += generator.normal(0.0, LITTLE, moving.positions.shape)
