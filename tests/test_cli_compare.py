@@ -108,6 +108,11 @@ def test_what_is_known_belongs_to_a_search_and_to_its_formula(silicon):
     assert done.exit_code == 1 and "--known is for --task search" in done.stderr
     done = run("NaCl", "--task", "search", "--known", silicon)
     assert done.exit_code == 1 and "is Si, not NaCl" in done.stderr
+    done = run(silicon, "--task", "search", "--known", silicon)
+    assert done.exit_code == 1 and "--known is for a formula" in done.stderr
+    write(silicon, [bulk("Si"), bulk("Si", "bcc", a=3.0)])
+    done = run("Si", "--task", "search", "--known", silicon)
+    assert done.exit_code == 1 and "silicon.extxyz holds 2 structures" in done.stderr
 
 
 def test_machine_without_the_program_gets_one_sentence(silicon, tmp_path, monkeypatch):

@@ -149,6 +149,8 @@ def _crystals(
         raise ValueError(f"--known is for --task search, not for {options['task']}")
     found, problems = read_structures(files)
     taken, _, no_crystals = as_crystals(found)
+    if known is not None and len(files) == len(inputs):
+        raise ValueError("--known is for a formula; a file in its place is the known structure itself")
     formulas, impossible = _possible([one for one in inputs if Path(one) not in files], options["max_atoms"])
     problems += no_crystals + impossible
     for one in taken:  # pw.x would keep them, the potentials would not
@@ -219,6 +221,8 @@ def _known(file: str, formula: str) -> Structure:
     taken, _, no_crystals = as_crystals(found)
     if problems + no_crystals:
         raise ValueError((problems + no_crystals)[0])
+    if len(taken) > 1:
+        raise ValueError(f"--known {file} holds {len(taken)} structures; give a file of the one that is to be found")
     structure = structure_from_atoms(taken[0].atoms)
     content = Composition.from_atomic_numbers(structure.atomic_numbers).reduced_formula
     if content != Composition.parse(formula).reduced_formula:
