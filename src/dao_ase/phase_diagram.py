@@ -235,15 +235,13 @@ def _from_json(path: Path, recompute: bool) -> list[Phase]:
 
 
 def _from_structures(path: Path, recompute: bool) -> list[Phase]:
-    from ase.io import read
-
     from dao_ase.convert import is_partly_occupied, structure_from_atoms
+    from dao_ase.data.frames import frames_of
 
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            frames = list(read(path, index=":"))
-    except Exception as error:  # ASE's readers raise whatever their format's parser raises
-        raise ValueError(f"{path}: not a structure file that ASE reads: {error or type(error).__name__}") from error
+    found, refused = frames_of(path)
+    if refused:
+        raise ValueError("; ".join(refused))
+    frames = list(found.values())
     energies = [None if recompute or one.calc is None else one.calc.results.get("energy") for one in frames]
     if any(map(is_partly_occupied, frames)):
         raise ValueError(f"{path}: sites are partly occupied; give an ordered structure")

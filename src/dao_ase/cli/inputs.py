@@ -28,11 +28,12 @@ class Input:
 def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
     """Every structure of every file, named ``file`` or ``file#frame``; and what could not be read, with the reason."""
     from dao_ase.convert import is_partly_occupied
+    from dao_ase.data.frames import frames_of
 
     inputs: list[Input] = []
     problems: list[str] = []
     for path in paths:
-        frames, refused = _frames(path)
+        frames, refused = frames_of(path)
         problems += refused
         for place, atoms in frames.items():
             name = str(path) if len(frames) + len(refused) == 1 else f"{path}#{place}"
@@ -43,31 +44,6 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
         if not refused:
             _remark_on_missing_atoms(path, frames)
     return inputs, problems
-
-
-def _frames(path: Path) -> tuple[dict[int, Atoms], list[str]]:
-    """The structures of a file by place; and why others, or the whole file, cannot be read; one of the two is there."""
-    import warnings
-
-    from ase.io.formats import UnknownFileTypeError
-
-    if path.is_dir() and path.suffix != ".traj":  # old trajectories of ASE are folders
-        return {}, [f"{path}: is a folder; name the files in it, like {path}/*.cif"]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            frames, refused = _pymatgen_frames(path)
-            if not frames and not refused:
-                frames, refused = _ase_frames(path)
-    except FileNotFoundError:
-        return {}, [f"{path}: there is no such file"]
-    except UnknownFileTypeError:
-        if path.exists() and not path.stat().st_size:
-            return {}, [f"{path}: is empty"]
-        return {}, [f"{path}: ASE cannot tell which format this is; give the file its usual ending or name (POSCAR)"]
-    except Exception as error:  # ASE's readers raise whatever their format's parser raises
-        return {}, [f"{path}: not a structure file that ASE reads: {str(error) or type(error).__name__}"]
-    return frames, refused if frames or refused else [f"{path}: holds no structure"]
 
 
 def _remark_on_missing_atoms(path: Path, frames: dict[int, Atoms]) -> None:
@@ -113,80 +89,6 @@ def read_crystal(path: Path, index: int | None = None) -> tuple[Input, Crystals]
     if not taken:
         raise click.ClickException(problems[0])
     return one, crystals[0]
-
-
-def _pymatgen_frames(path: Path) -> tuple[dict[int, Atoms], list[str]]:
-    """The structures of a JSON file of pymatgen's, or those of its entries, one or a list, by place, and why others are
-    none; neither of another file."""
-    if not path.name.endswith((".json", ".json.gz")):
-        return {}, []
-    from monty.json import MSONable
-    from monty.serialization import loadfn
-    from pymatgen.core import Structure
-
-    from dao_ase.convert import atoms_from_structure
-
-    try:
-        found = loadfn(path)
-    except (OSError, ValueError):  # ASE's reader says what is wrong with it
-        return {}, []
-    entries = found if isinstance(found, list) else [found]
-    frames: dict[int, Atoms] = {}
-    refused: list[str] = []
-    for place, one in enumerate(entries):
-        structure = getattr(one, "structure", one)  # that of a ComputedStructureEntry
-        try:
-            if isinstance(structure, Structure):
-                frames[place] = atoms_from_structure(structure)
-            elif isinstance(one, MSONable):
-                raise ValueError(
-                    f"a {type(one).__name__} holds no structure; give a Structure or ComputedStructureEntry"
-                )
-        except ValueError as error:
-            refused.append(f"{path}, structure {place + 1} of {len(entries)}: {error}")
-    return frames, refused
-
-
-def _ase_frames(path: Path) -> tuple[dict[int, Atoms], list[str]]:
-    """The structures of a file, or those that ASE's ``file@index`` chooses, by place; and of an XYZ file that cannot be read
-    as a whole those that can, and why others are none."""
-    from ase.io import read
-    from ase.io.formats import parse_filename
-
-    name, chosen = (str(path), None) if path.exists() else parse_filename(str(path), None)
-    try:
-        found = read(name, index=":" if chosen is None else chosen, do_not_split_by_at_sign=True)
-    except Exception:  # as above
-        frames, refused = _xyz_frames(path)
-        if not frames:
-            raise
-        return frames, refused
-    return dict(enumerate(_listed(found))), []
-
-
-def _listed(found: Atoms | list[Atoms]) -> list[Atoms]:
-    return found if isinstance(found, list) else [found]
-
-
-def _xyz_frames(path: Path) -> tuple[dict[int, Atoms], list[str]]:
-    """The frames of an XYZ file that are whole, by place, and why others are none; neither of another file."""
-    from io import StringIO
-
-    from ase.io import read
-
-    from dao_ase.data.files import XYZ, AseSource
-    from dao_ase.data.reading import ending
-
-    frames: dict[int, Atoms] = {}
-    refused: list[str] = []
-    for place, row in enumerate(AseSource(path).rows() if path.exists() and ending(path) in XYZ else ()):
-        try:
-            if isinstance(row, Exception):
-                raise row
-            (frames[place],) = _listed(read(StringIO(row), format="extxyz"))
-        except Exception as error:  # as above
-            refused.append(f"{path}#{place}: not a structure that ASE reads: {str(error) or type(error).__name__}")
-    return frames, refused
 
 
 def as_crystals(inputs: Iterable[Input]) -> tuple[list[Input], list[Crystals], list[str]]:

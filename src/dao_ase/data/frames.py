@@ -1,0 +1,162 @@
+"""Structure files as ASE's atoms, with everything that the file says of them, by whichever reader knows the format."""
+
+from __future__ import annotations
+
+import warnings
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dao_ase.data.cif import blocks_of, read_cif
+from dao_ase.data.files import XYZ, AseSource
+from dao_ase.data.reading import ending, text_of
+from dao_ase.data.records import RejectedRecord
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+Frames = tuple[dict[int, "Atoms"], list[str]]
+"""The structures of a file by their places, and why others, or the whole file, cannot be read."""
+
+
+def frames_of(path: Path) -> Frames:
+    """Every structure of a file, or of one of ASE's ``file@index``; at least one structure or one reason is there."""
+    from ase.io.formats import UnknownFileTypeError
+
+    if path.is_dir() and path.suffix != ".traj":  # old trajectories of ASE are folders
+        return {}, [f"{path}: is a folder; name the files in it, like {path}/*.cif"]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frames, refused = _read(path)
+    except FileNotFoundError:
+        return {}, [f"{path}: there is no such file"]
+    except UnknownFileTypeError:
+        if path.exists() and not path.stat().st_size:
+            return {}, [f"{path}: is empty"]
+        return {}, [f"{path}: ASE cannot tell which format this is; give the file its usual ending or name (POSCAR)"]
+    except Exception as error:  # ASE's readers raise whatever their format's parser raises
+        return {}, [f"{path}: not a structure file that ASE reads: {_said(error)}"]
+    return frames, refused if frames or refused else [f"{path}: holds no structure"]
+
+
+def _read(path: Path) -> Frames:
+    for read in (_pymatgen_frames, _cif_frames):
+        frames, refused = read(path)
+        if frames or refused:
+            return frames, refused
+    return _ase_frames(path)
+
+
+def _pymatgen_frames(path: Path) -> Frames:
+    """The structures of a JSON file of pymatgen's, or those of its entries, one or a list; nothing of another file."""
+    if not path.name.endswith((".json", ".json.gz")):
+        return {}, []
+    from monty.json import MSONable
+    from monty.serialization import loadfn
+    from pymatgen.core import Structure
+
+    from dao_ase.convert import atoms_from_structure
+
+    try:
+        found = loadfn(path)
+    except (OSError, ValueError):  # ASE's reader says what is wrong with it
+        return {}, []
+    entries = found if isinstance(found, list) else [found]
+    frames: dict[int, Atoms] = {}
+    refused: list[str] = []
+    for place, one in enumerate(entries):
+        structure = getattr(one, "structure", one)  # that of a ComputedStructureEntry
+        try:
+            if isinstance(structure, Structure):
+                frames[place] = atoms_from_structure(structure)
+            elif isinstance(one, MSONable):
+                raise ValueError(
+                    f"a {type(one).__name__} holds no structure; give a Structure or ComputedStructureEntry"
+                )
+        except ValueError as error:
+            refused.append(f"{path}, structure {place + 1} of {len(entries)}: {error}")
+    return frames, refused
+
+
+def _cif_frames(path: Path) -> Frames:
+    """The structures of the blocks of a CIF; nothing of another file, or of one without atoms."""
+    text = text_of(path) if ending(path) == ".cif" and path.exists() else ""
+    blocks = blocks_of(text) if "_atom_site" in text else []
+    frames: dict[int, Atoms] = {}
+    refused: list[str] = []
+    for place, block in enumerate(blocks):
+        try:
+            frames[place] = _atoms_of_cif(block)
+        except Exception as error:  # pymatgen's reader raises whatever it likes, too
+            name = str(path) if len(blocks) == 1 else f"{path}#{place}"
+            refused.append(f"{name}: not a structure file that can be read: {_said(error)}")
+    return frames, refused
+
+
+def _atoms_of_cif(block: str) -> Atoms:
+    """ASE's atoms, in the order of the file, where they are the atoms that `read_cif` finds, which has the last word.
+
+    ASE reads sodium whose type symbol is NA as nitrogen, takes a Hall symbol for no symmetry, and cannot read symmetry
+    operations without the name of a space group. What only ASE reads (sites that are partly occupied, deuterium) is left
+    to it.
+    """
+    from ase import Atoms
+    from ase.io import read
+
+    try:
+        by_ase = read(StringIO(block), format="cif")
+    except Exception:  # as above
+        by_ase = None
+    try:
+        lattice, frac_coords, numbers = read_cif(block)
+    except Exception as error:
+        if by_ase is None or (isinstance(error, RejectedRecord) and error.rule == "unknown symmetry"):
+            raise
+        return by_ase
+    if by_ase is not None and np.array_equal(np.sort(by_ase.numbers), np.sort(numbers)):
+        return by_ase
+    return Atoms(numbers, scaled_positions=frac_coords, cell=lattice, pbc=True)
+
+
+def _ase_frames(path: Path) -> Frames:
+    """The structures of a file, or those that ASE's ``file@index`` chooses; and of an XYZ file that cannot be read as a
+    whole those that can."""
+    from ase.io import read
+    from ase.io.formats import parse_filename
+
+    name, chosen = (str(path), None) if path.exists() else parse_filename(str(path), None)
+    try:
+        found = read(name, index=":" if chosen is None else chosen, do_not_split_by_at_sign=True)
+    except Exception:  # as above
+        frames, refused = _xyz_frames(path)
+        if not frames:
+            raise
+        return frames, refused
+    return dict(enumerate(_listed(found))), []
+
+
+def _xyz_frames(path: Path) -> Frames:
+    """The frames of an XYZ file that are whole; nothing of another file."""
+    from ase.io import read
+
+    frames: dict[int, Atoms] = {}
+    refused: list[str] = []
+    for place, row in enumerate(AseSource(path).rows() if path.exists() and ending(path) in XYZ else ()):
+        try:
+            if isinstance(row, Exception):
+                raise row
+            (frames[place],) = _listed(read(StringIO(row), format="extxyz"))
+        except Exception as error:  # as above
+            refused.append(f"{path}#{place}: not a structure that ASE reads: {_said(error)}")
+    return frames, refused
+
+
+def _listed(found: Atoms | list[Atoms]) -> list[Atoms]:
+    return found if isinstance(found, list) else [found]
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
