@@ -83,6 +83,11 @@ def test_search_for_silicon_with_the_real_program(silicon, tmp_path, monkeypatch
     assert again == row, "nothing is proposed or computed twice"
 
 
+def test_a_formula_with_a_fraction_is_no_file():
+    done = CliRunner().invoke(main, ["compare", "Li0.5CoO2"])
+    assert done.exit_code == 1 and "counts must be whole numbers" in done.stderr
+
+
 def test_a_formula_that_is_too_large_is_named_with_the_option(tmp_path):
     done = run("Si60", "-o", tmp_path / "report")
     assert done.exit_code == 1 and "Si60: Si60 has 60 atoms in the cell" in done.stderr

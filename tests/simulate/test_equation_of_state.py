@@ -51,6 +51,7 @@ def test_atoms_and_shape_relax_at_each_volume():
     ("settings", "reason"),
     [
         ({"points": 4}, "at least 5"),
+        ({"points": 10**8}, "at most 1000"),
         ({"span": 0.7}, "less than 0.5"),
         ({"form": "cubic"}, "none of birchmurnaghan"),
         ({"relax_points": "all"}, "none of 'volume'"),

@@ -144,7 +144,7 @@ def _crystals(
     from dao_ase.compare.tasks import Crystal
     from dao_ase.convert import structure_from_atoms
 
-    files = [Path(one) for one in inputs if Path(one).suffix or Path(one).exists()]
+    files = [Path(one) for one in inputs if Path(one).suffix[1:2].isalpha() or Path(one).exists()]  # not Li0.5CoO2
     if known is not None and options["task"] != "search":
         raise ValueError(f"--known is for --task search, not for {options['task']}")
     found, problems = read_structures(files)

@@ -107,7 +107,7 @@ def _atoms_of_cif(block: str) -> Atoms:
     from ase.io import read
 
     try:
-        by_ase = read(StringIO(block), format="cif")
+        (by_ase,) = _listed(read(StringIO(block), format="cif"))
     except Exception:  # as above
         by_ase = None
     try:

@@ -17,8 +17,8 @@ from dao_ase.units import GPA
 
 FORMS = ("birchmurnaghan", "vinet", "murnaghan", "pouriertarantola")
 """Equations of state, as ASE names them."""
-MIN_POINTS = 5
-"""A fit of four parameters needs one point more."""
+MIN_POINTS, MAX_POINTS = 5, 1000
+"""A fit of four parameters needs one point more; more than a thousand say nothing further."""
 SAME_ENERGY = 1e-10
 """eV; energies that differ by less differ by rounding alone."""
 
@@ -111,6 +111,8 @@ def _refuse(crystal: Crystals, span: float, points: int, relax_points: str, form
         )
     if points < MIN_POINTS:
         raise ValueError(f"{points} points; a fit needs at least {MIN_POINTS}")
+    if points > MAX_POINTS:
+        raise ValueError(f"{points} points; at most {MAX_POINTS} are computed")
     if relax_points not in ("volume", "none", "fixed"):
         raise ValueError(f"relax_points {relax_points!r} is none of 'volume', 'none', 'fixed'")
     if form not in FORMS:
