@@ -104,6 +104,29 @@ def test_csv_that_is_cut_keeps_the_rest(tmp_path):
         read_all(file)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_tables_as_spreadsheets_save_them(tmp_path, encoding, line_end):
+    (tmp_path / "rutile.cif").write_text(SOURCE_TEXTS["a.cif"])
+    text = line_end.join(["material_id;file;Härte (GPa)", "Zürich-1;rutile.cif;12.5", ""])
+    (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(text.encode(encoding)))
+    for name in ("a.csv", "a.csv.gz"):
+        (record,), rejected = read_all(tmp_path / name)
+        assert record.id == "Zürich-1" and record.labels["Härte (GPa)"] == 12.5 and not rejected
+
+
+def test_letters_in_an_older_encoding_are_not_replaced_in_silence(tmp_path):
+    (tmp_path / "rutile.cif").write_text(SOURCE_TEXTS["a.cif"])
+    file = tmp_path / "a.csv"
+    file.write_bytes("material_id,file\nRutil,rutile.cif\nZürich-1,rutile.cif\n".encode("latin-1"))
+    (record,), (one,) = read_all(file)
+    assert record.id == "Rutil" and one.row == 1 and "save the table in UTF-8" in one.reason
+    file.write_bytes("material_id,file,Härte\nRutil,rutile.cif,1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="save the table in UTF-8"):
+        read_all(file)
+
+
 def test_folder_of_cif_and_poscar(tmp_path):
     (tmp_path / "inner").mkdir()
     CRYSTALS["salt"].to(str(tmp_path / "POSCAR_salt"), fmt="poscar")
@@ -234,7 +257,7 @@ def test_readers_survive_damage(tmp_path_factory, name, data):
     try:
         records, rejected = read_all(file)
     except ValueError as error:
-        assert "has no column 'cif'" in str(error)
+        assert "has no column 'cif'" in str(error) or "no text in UTF-8" in str(error)
         return
     assert all(isinstance(record, Record) and np.isfinite(record.frac_coords).all() for record in records)
     assert all(one.reason for one in rejected)

@@ -5,6 +5,7 @@ Reading a row is cheap and happens in one process; turning it into a record (par
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import io
@@ -90,19 +91,33 @@ def take(source: Source, row: int, raw: Any) -> Record | Rejected:
 
 @contextmanager
 def opened_text(path: Path) -> Iterator[TextIO]:
-    """A text file in UTF-8, with or without a byte order mark; ``.gz`` and the first file of a ``.zip`` are unpacked."""
+    """A text file in UTF-8, with or without a byte order mark, or in UTF-16 with one, as spreadsheets write it.
+
+    ``.gz`` and the first file of a ``.zip`` are unpacked. Bytes that are no text become `UNREADABLE`.
+    """
     try:
-        if path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as packed:
-                yield io.TextIOWrapper(packed, encoding="utf-8-sig", errors="replace", newline="")
-        elif path.suffix.lower() == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:
-                yield file
-        else:
-            with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-                yield file
+        with _opened_bytes(path) as file:
+            encoding = "utf-16" if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+            yield io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="")
     except (EOFError, IndexError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{str(path)!r} cannot be unpacked; is it complete? {error}") from error
+
+
+@contextmanager
+def _opened_bytes(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile | zipfile.ZipExtFile]:
+    if path.suffix.lower() == ".zip":
+        with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as packed:
+            yield packed  # type: ignore[misc]  # typeshed says IO[bytes]
+    elif path.suffix.lower() == ".gz":
+        with gzip.open(path, "rb") as unpacked:
+            yield unpacked
+    else:
+        with open(path, "rb") as file:
+            yield file
+
+
+UNREADABLE = "\N{REPLACEMENT CHARACTER}"
+"""Stands in a text of `opened_text` for bytes that are none in its encoding."""
 
 
 def separator(head: str) -> str:

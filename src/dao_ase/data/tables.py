@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from dao_ase.data.cif import Cell, read_cif
-from dao_ase.data.reading import MORE_CELLS, FileSource, bare_name, ending, opened_text, separator, text_of
+from dao_ase.data.reading import (
+    MORE_CELLS,
+    UNREADABLE,
+    FileSource,
+    bare_name,
+    ending,
+    opened_text,
+    separator,
+    text_of,
+)
 from dao_ase.data.records import Record, RejectedRecord
 
 csv.field_size_limit(1 << 26)
@@ -22,6 +31,8 @@ STRUCTURE = ("cif", "file")
 """Columns that hold or name the structures, in any case."""
 ID_COLUMNS = ("material_id", "id", "mp_id", "entry_id")
 """Columns of a CSV file that may hold the identifier, the first that exists is taken."""
+NO_UTF8 = "it is no text in UTF-8; save the table in UTF-8"
+"""Why letters of a table cannot be read: they are in another encoding, and which one nothing in the file tells."""
 END = "\0end"
 """A line put behind the last one; in a file that was cut within quotes it becomes part of the last row."""
 
@@ -104,6 +115,8 @@ class CsvSource(FileSource):
             lines = chain((line.replace("\0", "") for line in chain([head], file)), [END])
             reader = csv.DictReader(lines, delimiter=separator(head))
             names = [name.strip() for name in reader.fieldnames or ()]
+            if damaged := [name for name in names if UNREADABLE in name]:
+                raise ValueError(f"{str(self.path)!r} has a column {damaged[0]!r}: {NO_UTF8}")
             names = [name.lower() if name.lower() in STRUCTURE else name for name in names]
             if twice := sorted({name for name in names if name and names.count(name) > 1}):
                 raise ValueError(f"{str(self.path)!r} has two columns {twice[0]!r}; rename or remove one of them")
@@ -118,6 +131,8 @@ class CsvSource(FileSource):
             raise RejectedRecord("broken", "the file ends within this row; is it complete?", identifier)
         if any(raw.get(None, ())):  # type: ignore[call-overload]  # what DictReader has no name for
             raise RejectedRecord("broken", MORE_CELLS, identifier)
+        if any(isinstance(value, str) and UNREADABLE in value for name, value in raw.items() if name != "cif"):
+            raise RejectedRecord("broken", f"the row has a letter that cannot be read: {NO_UTF8}", identifier)
         if "cif" in raw:
             if not raw["cif"]:
                 raise RejectedRecord("broken", "the column 'cif' is empty; is the file complete?", identifier)
