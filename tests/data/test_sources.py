@@ -116,6 +116,16 @@ def test_tables_as_spreadsheets_save_them(tmp_path, encoding, line_end):
         assert record.id == "Zürich-1" and record.labels["Härte (GPa)"] == 12.5 and not rejected
 
 
+@pytest.mark.parametrize("name", ["ID", "Id", "Material_ID"])
+def test_identifiers_are_found_whatever_the_case_of_their_column(tmp_path, name):
+    (tmp_path / "rutile.cif").write_text(SOURCE_TEXTS["a.cif"])
+    (tmp_path / "a.csv").write_text(f"{name},file\nmp-2657,rutile.cif\n")
+    (tmp_path / "both.csv").write_text("ID,id,file\n7,mp-2657,rutile.cif\n")
+    for file in ("a.csv", "both.csv"):
+        (record,), _ = read_all(tmp_path / file)
+        assert record.id == "mp-2657"
+
+
 def test_letters_in_an_older_encoding_are_not_replaced_in_silence(tmp_path):
     (tmp_path / "rutile.cif").write_text(SOURCE_TEXTS["a.cif"])
     file = tmp_path / "a.csv"

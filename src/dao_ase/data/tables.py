@@ -30,7 +30,7 @@ csv.field_size_limit(1 << 26)
 STRUCTURE = ("cif", "file")
 """Columns that hold or name the structures, in any case."""
 ID_COLUMNS = ("material_id", "id", "mp_id", "entry_id")
-"""Columns of a CSV file that may hold the identifier, the first that exists is taken."""
+"""Columns that may hold the identifier, the first that exists is taken; of a CSV file in any case."""
 NO_UTF8 = "it is no text in UTF-8; save the table in UTF-8"
 """Why letters of a table cannot be read: they are in another encoding, and which one nothing in the file tells."""
 END = "\0end"
@@ -117,7 +117,8 @@ class CsvSource(FileSource):
             names = [name.strip() for name in reader.fieldnames or ()]
             if damaged := [name for name in names if UNREADABLE in name]:
                 raise ValueError(f"{str(self.path)!r} has a column {damaged[0]!r}: {NO_UTF8}")
-            names = [name.lower() if name.lower() in STRUCTURE else name for name in names]
+            known = {*STRUCTURE, *ID_COLUMNS} - ({*ID_COLUMNS} & {*names})  # beside "id", "ID" is another column
+            names = [name.lower() if name.lower() in known else name for name in names]
             if twice := sorted({name for name in names if name and names.count(name) > 1}):
                 raise ValueError(f"{str(self.path)!r} has two columns {twice[0]!r}; rename or remove one of them")
             if not set(STRUCTURE) & set(names):
