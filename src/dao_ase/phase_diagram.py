@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dao_ase.composition import ATOMIC_NUMBERS, Composition
-from dao_ase.data.reading import MORE_CELLS, ending, opened_text, separator
+from dao_ase.data.reading import FORMULA_COLUMNS, MORE_CELLS, ending, opened_text, separator
 from dao_ase.database import SETTINGS, open_screen
 from dao_ase.runs import SUMMARY, records_of
 
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-
-FORMULA_COLUMNS = ("composition", "formula", "formula_pretty", "pretty_formula")
-"""Columns of a table that may hold formulas, the first that exists is taken; the last two are the Materials Project's."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +137,7 @@ def read_phases(paths: Iterable[str | Path], recompute: bool = False) -> list[Ph
 def phases_of_run(folder: Path, candidate: bool = False) -> tuple[list[Phase], int]:
     """The phases of a folder of ``dao-ase screen`` or ``generate``, and how many of its structures have no energy.
 
-    Their source is the row of the screening's database, ``FOLDER:ID``, or the file.
+    Their source is the row of the screening's database, ``FOLDER:ID``, or the file, ``FOLDER/FILE``.
     """
     if (folder / SETTINGS).is_file():
         found = [
@@ -154,7 +151,7 @@ def phases_of_run(folder: Path, candidate: bool = False) -> tuple[list[Phase], i
         ]
     elif (folder / SUMMARY).is_file():
         records = records_of(folder / SUMMARY)
-        found = [(one["formula"], one.get("energy_per_atom"), one["file"]) for one in records]
+        found = [(one["formula"], one.get("energy_per_atom"), f"{folder.name}/{one['file']}") for one in records]
     else:
         raise ValueError(
             f"{folder}: is no folder of 'dao-ase screen' or 'dao-ase generate'; structure files are --references, by name"

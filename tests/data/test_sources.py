@@ -126,6 +126,18 @@ def test_identifiers_are_found_whatever_the_case_of_their_column(tmp_path, name)
         assert record.id == "mp-2657"
 
 
+def test_compounds_that_read_as_numbers_are_formulas(tmp_path):
+    (tmp_path / "rutile.cif").write_text(SOURCE_TEXTS["a.cif"])
+    (tmp_path / "a.csv").write_text("file,Formula,gap\nrutile.cif,InF,NaN\nrutile.cif,NaN,1\n")
+    entry = {"lattice": np.eye(3).tolist(), "sites": [[[["H", 1]], [0, 0, 0]]]}
+    lines = [json.dumps({**entry, "Formula": formula, "gap": gap}) for formula, gap in (("InF", "NaN"), ("NaN", 1))]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    for name in ("a.csv", "a.jsonl"):
+        records, _ = read_all(tmp_path / name)
+        assert [record.texts["Formula"] for record in records] == ["InF", "NaN"]
+        assert all(set(record.labels) == {"gap"} for record in records) and np.isnan(records[0].labels["gap"])
+
+
 def test_letters_in_an_older_encoding_are_not_replaced_in_silence(tmp_path):
     (tmp_path / "rutile.cif").write_text(SOURCE_TEXTS["a.cif"])
     file = tmp_path / "a.csv"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dao_ase.composition import ATOMIC_NUMBERS
-from dao_ase.data.reading import FileSource, bare_name, opened_text
+from dao_ase.data.reading import FileSource, bare_name, is_formula, opened_text
 from dao_ase.data.records import Record, RejectedRecord
 from dao_ase.data.tables import ID_COLUMNS
 
@@ -147,6 +147,9 @@ def labels_and_texts(entry: Mapping[str, Any], without: Sequence[str]) -> tuple[
     texts: dict[str, str] = {}
     for name, value in entry.items():
         if name in without or isinstance(value, bool | list | dict):
+            continue
+        if isinstance(value, str) and is_formula(name, value):
+            texts[name] = value
             continue
         try:
             labels[name] = float("nan" if value in (None, "", "na") else value)

@@ -135,6 +135,19 @@ MORE_CELLS = (
 """Why a row of a table is not taken: its values may stand in the wrong columns."""
 
 
+FORMULA_COLUMNS = ("composition", "formula", "formula_pretty", "pretty_formula")
+"""Columns of a table that may hold formulas, the first that exists is taken; the last two are the Materials Project's."""
+
+
+def is_formula(column: str, text: str) -> bool:
+    """Whether a text that Python reads as a number is a compound: indium fluoride or sodium nitride.
+
+    >>> is_formula("formula", "InF"), is_formula("band_gap", "NaN")
+    (True, False)
+    """
+    return text in ("InF", "NaN") and column.lower() in FORMULA_COLUMNS
+
+
 def text_of(path: Path) -> str:
     """The whole text of a file as `opened_text` unpacks it, lines ending in a newline alone."""
     with opened_text(path) as file:

@@ -19,6 +19,7 @@ from dao_ase.data.reading import (
     FileSource,
     bare_name,
     ending,
+    is_formula,
     opened_text,
     separator,
     text_of,
@@ -163,6 +164,9 @@ class CsvSource(FileSource):
         labels, texts = {}, {}
         for name, value in raw.items():
             if not name or name in ("cif", "Unnamed: 0", *ID_COLUMNS) or not isinstance(value, str):
+                continue
+            if is_formula(name, value):
+                texts[name] = value
                 continue
             try:
                 labels[name] = float(value or "nan")

@@ -21,7 +21,7 @@ from typing import Any
 
 from dao_ase import __version__
 from dao_ase.composition import Composition
-from dao_ase.data.reading import separator
+from dao_ase.data.reading import FORMULA_COLUMNS, separator
 from dao_ase.database import (
     DATABASE,
     POSTGRESQL,
@@ -33,7 +33,7 @@ from dao_ase.database import (
     read_settings,
     without_password,
 )
-from dao_ase.phase_diagram import FORMULA_COLUMNS, Phase
+from dao_ase.phase_diagram import Phase
 from dao_ase.runs import SUMMARY
 from dao_ase.screen.work import ScreenSettings, Shard, run_name, screen_shard
 from dao_ase.screen.workers import Workers, worker_died, workers
