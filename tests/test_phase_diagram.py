@@ -148,6 +148,7 @@ def test_folders_of_runs_are_references(tmp_path):
         ("NaCl", -3.3, False),
         ("K", -1.1, False),
     ]
+    assert found[0].source == "generated/001_NaCl.cif"
     assert found[1].source == "screened:1"  # a row of the database; there is no file
     done = CliRunner().invoke(main, ["hull", str(tmp_path / "screened")])
     assert done.exit_code == 0 and "screened:1" in done.stdout
