@@ -177,6 +177,25 @@ def test_an_interrupt_before_the_first_frame_leaves_nothing_in_the_way(tmp_path,
     assert len(run(tmp_path / "a.traj", 10)) == 2
 
 
+def test_an_interrupt_within_a_frame_leaves_nothing_of_it(tmp_path, monkeypatch):
+    """As by Ctrl-C: what ASE has of the frame must not be written when the file is closed."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    whole = run(tmp_path / "whole.traj", 30, ensemble="nve")
+    frames = run_dynamics(ARGON, calculator(), 30, tmp_path / "a.traj", DynamicsSettings(ensemble="nve"))
+    seen = [next(frames), next(frames)]
+    with monkeypatch.context() as patch:
+        patch.setattr("dao_ase.calculator.DAOCalculator.todict", interrupted)  # when the positions are written
+        with pytest.raises(KeyboardInterrupt):
+            next(frames)
+    assert read_dynamics(tmp_path / "a.traj")[1] == seen
+    seen += run(tmp_path / "a.traj", 30, ensemble="nve")
+    assert [one.step for one in seen] == [0, 10, 20, 30]
+    assert seen[-1].total == pytest.approx(whole[-1].total, abs=1e-9)
+
+
 def test_a_barostat_takes_no_constraints(tmp_path):
     held = ARGON.copy()
     held.set_constraint(FixAtoms([0]))

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator
-from ase.io.trajectory import Trajectory
+from ase.io.trajectory import Trajectory, TrajectoryWriter
 from ase.md.md import MolecularDynamics
 from numpy.typing import NDArray
 
@@ -85,8 +85,17 @@ def _frames(atoms: Atoms, steps: int, path: Path, settings: DynamicsSettings, do
         with Trajectory(path, "a", properties=kept) as file:
             for frame in range(max(done, 0) + 1, steps // settings.interval + 1):
                 _advance(integrator, atoms, settings.interval, frame * settings.interval)
-                file.write(atoms)
+                _append(file, atoms)
                 yield observe(atoms, frame * settings.interval, settings)
+
+
+def _append(file: TrajectoryWriter, atoms: Atoms) -> None:
+    """Writes a frame, all of it or nothing: after an interrupt within, closing the file would write what it has of it."""
+    try:
+        file.write(atoms)
+    except BaseException:
+        file.backend.data = {}
+        raise
 
 
 def _count(path: Path) -> int:
