@@ -1,7 +1,9 @@
 """``dao-ase generate`` and ``evaluate``: files, order, refusals, interruption, resuming."""
 
 import csv
+import errno
 import json
+import os
 import signal
 import sys
 
@@ -187,6 +189,26 @@ def test_a_killed_run_leaves_a_folder_that_says_what_is_in_it(tmp_path):
     with RunWriter(tmp_path):
         pass
     assert files_and_end(tmp_path) == ([], False)
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_run_that_finds_no_room_to_begin_is_not_in_the_way_of_the_next(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr("dao_ase.runs.write_json", full)
+        RunWriter(tmp_path).__enter__()
+    with RunWriter(tmp_path):
+        pass
+    assert json.loads((tmp_path / "summary.json").read_text())["structures"] == []
+
+
+def test_a_run_that_ends_with_an_error_did_not_reach_its_end(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"), RunWriter(tmp_path) as run:
+        patch.setattr("dao_ase.runs.write_text", full)
+        run.write([Structure(Lattice.cubic(4), ["Po"], [[0, 0, 0]])])
+    assert json.loads((tmp_path / "summary.json").read_text())["interrupted"]
 
 
 def test_the_gallery_of_an_earlier_run_goes_with_its_structures(tmp_path, weights):

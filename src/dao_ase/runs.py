@@ -42,22 +42,26 @@ class RunWriter:
     def __enter__(self) -> RunWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         before = _files_of(self.folder)
-        self._alone.enter_context(only_one(self.folder / TRAJECTORY, f"another run is writing into {self.folder}"))
-        if (self.folder / SUMMARY).exists():  # first of all: a page never shows structures that are not there
-            (self.folder / GALLERY).unlink(missing_ok=True)
-        self._write_summary()  # also finds out now whether the folder can be written
-        for name in before:
-            (self.folder / name).unlink(missing_ok=True)
-        (self.folder / TRAJECTORY).write_text("")
+        with ExitStack() as alone:
+            alone.enter_context(only_one(self.folder / TRAJECTORY, f"another run is writing into {self.folder}"))
+            if (self.folder / SUMMARY).exists():  # first of all: a page never shows structures that are not there
+                (self.folder / GALLERY).unlink(missing_ok=True)
+            self._write_summary()  # also finds out now whether the folder can be written
+            for name in before:
+                (self.folder / name).unlink(missing_ok=True)
+            (self.folder / TRAJECTORY).write_text("")
+            self._alone = alone.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self.interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-        self._write_summary()
-        self._alone.close()
-        return self.interrupted
+        self.interrupted = kind is not None
+        try:
+            self._write_summary()
+        finally:
+            self._alone.close()
+        return kind is not None and issubclass(kind, KeyboardInterrupt)
 
     def write(self, structures: list[Structure]) -> None:
         """Appends structures, numbered in the order in which they come."""
@@ -89,7 +93,8 @@ def _files_of(folder: Path) -> list[str]:
     """The structure files that an earlier run wrote, which a new one replaces; files of another origin are refused."""
     if (folder / SUMMARY).exists():
         return [record["file"] for record in records_of(folder / SUMMARY)]
-    if (folder / TRAJECTORY).exists():
+    # without a byte it is what a run left that could not write its summary
+    if (folder / TRAJECTORY).exists() and (folder / TRAJECTORY).stat().st_size:
         raise ValueError(f"'{folder / TRAJECTORY}' is of no run of dao-ase generate; give another folder")
     return []
 
