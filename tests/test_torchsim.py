@@ -37,6 +37,14 @@ def test_equals_the_calculator(model):
         start = end
 
 
+def test_a_dictionary_is_a_state(model):
+    state = state_of(NAMED["salt"], NAMED["copper"])
+    names = ("positions", "cell", "atomic_numbers", "system_idx", "pbc")
+    found = model({name: getattr(state, name) for name in names})
+    for name, expected in model(state).items():
+        torch.testing.assert_close(found[name], expected)
+
+
 def test_systems_may_come_move_and_go(model):
     """An autobatcher takes systems out and puts others in their place."""
     first, second = NAMED["salt"].copy(), NAMED["copper"].copy()

@@ -22,6 +22,7 @@ from dao_ase.verlet import VerletList
 
 try:
     from torch_sim.models.interface import ModelInterface
+    from torch_sim.state import SimState
 except ImportError as error:
     raise ImportError('DAOModel needs TorchSim: pip install "dao-ase[torchsim]"') from error
 
@@ -55,7 +56,12 @@ class DAOModel(ModelInterface):
 
     @torch.inference_mode(False)  # the network is differentiated, also where a caller has no use for gradients
     def forward(self, state: Any, **_: Any) -> dict[str, Tensor]:
-        """Energies (systems), forces (atoms × 3) and stresses (systems × 3 × 3) of a SimState, detached from it."""
+        """Energies (systems), forces (atoms × 3) and stresses (systems × 3 × 3) of a SimState, detached from it.
+
+        TorchSim's own models also take a dictionary of what a SimState is made of, and so does this.
+        """
+        if isinstance(state, dict):
+            state = SimState(**{"masses": torch.ones_like(state["positions"][:, 0]), **state})
         positions, cells = state.positions.detach(), state.row_vector_cell.detach()
         system, numbers = state.system_idx, state.atomic_numbers.long()
         counts = torch.bincount(system, minlength=len(cells)).tolist()
