@@ -239,7 +239,8 @@ def _why_not(
     if value is None or np.ndim(value) != 0 or math.isnan(float(value)):
         text = record.texts.get(target.name)
         if text is not None:
-            return "not a number", f"the column {target.name!r} holds {text!r}"
+            remedy = "; a number has a decimal point and no comma" * ("," in text)
+            return "not a number", f"the column {target.name!r} holds {text!r}{remedy}"
         return "missing target", f"the column {target.name!r} holds no number"
     number = float(value)
     if math.isinf(number):
