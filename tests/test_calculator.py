@@ -171,6 +171,11 @@ def test_what_has_no_energy_is_refused_with_the_reason(atoms, reason):
         atoms.get_potential_energy()
 
 
+def test_a_calculator_without_atoms_asks_for_them():
+    with pytest.raises(ValueError, match=r"no atoms yet; give them, as in get_potential_energy\(atoms\)"):
+        calculator().get_potential_energy()
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

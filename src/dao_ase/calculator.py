@@ -172,6 +172,8 @@ class DAOCalculator(Calculator):
         """Fills ``results``; called by ASE when the atoms have changed."""
         super().calculate(atoms, properties, system_changes)
         self.results = {}  # those of other atoms, should these have none
+        if self.atoms is None:
+            raise ValueError("the calculator has seen no atoms yet; give them, as in get_potential_energy(atoms)")
         _refuse_undefined(self.atoms)
         _refuse_flat_cell(self.atoms)
         positions, lattice = (np.array(one, np.float64) for one in (self.atoms.positions, self.atoms.cell.array))
