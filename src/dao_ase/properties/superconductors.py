@@ -32,7 +32,7 @@ from dao_ase.potential import Potential
 from dao_ase.properties.crossvalidation import CrossValidation, fine_tune
 from dao_ase.properties.fit import FitSettings
 from dao_ase.properties.report import write_results
-from dao_ase.properties.table import PropertyTable, Target, read_table
+from dao_ase.properties.table import FAMILY, PropertyTable, Target, read_table
 from dao_ase.train.potential_task import HELD_OUT_FORMULAS
 
 TC = Target("Tc", "K", log=True)
@@ -47,11 +47,14 @@ logger = logging.getLogger(__name__)
 def read_superconductors(data: str | Path, trunk: Potential) -> PropertyTable:
     """The crystals to train on, from ``3dsc_mp.jsonl.gz`` and ``jarvis_supercon3d.npz`` in the folder ``data``."""
     tables = []
-    for file, column in (("3dsc_mp.jsonl.gz", "tc_by_formula"), ("jarvis_supercon3d.npz", "tc")):
+    for file, column, family in (
+        ("3dsc_mp.jsonl.gz", "tc_by_formula", FAMILY),
+        ("jarvis_supercon3d.npz", "tc", "split"),
+    ):
         target = replace(TC, name=column)
         source = open_source(Path(data) / file)
         tables.append(
-            read_table([source], target, trunk.elements, family="split", exclude=HELD_OUT_FORMULAS, least=LEAST)
+            read_table([source], target, trunk.elements, family=family, exclude=HELD_OUT_FORMULAS, least=LEAST)
         )
     measured, computed = tables
     measured = _keep(measured, _few_polymorphs(measured), "polymorph", "its formula has three smaller cells")
