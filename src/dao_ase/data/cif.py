@@ -142,7 +142,7 @@ def read_any_cif(text: str) -> Cell:
 
 
 def _with_occupancies(text: str) -> str:
-    """The CIF without occupancies that are not given, which the standard takes for 1 and pymatgen for 0."""
+    """The CIF with 1 for each occupancy that is not given, as the standard has it, and pymatgen has not."""
     from pymatgen.io.cif import CifFile
 
     if not re.search(r"[ \t][.?](?:\s|$)", text) or "_atom_site_occupancy" not in text:
