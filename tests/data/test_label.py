@@ -11,7 +11,16 @@ import dao_ase.data.label as label_module
 from crystals import write_npz
 from dao_ase.cli import main
 from dao_ase.data.build import BuildRules, build
-from dao_ase.data.label import Distortion, Label, LabelRules, ase_teacher, chgnet_teacher, find_teacher, label_store
+from dao_ase.data.label import (
+    Distortion,
+    Label,
+    LabelRules,
+    Squeeze,
+    ase_teacher,
+    chgnet_teacher,
+    find_teacher,
+    label_store,
+)
 from dao_ase.data.sources import open_source
 
 METALS = {name: Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), [name], [[0, 0, 0]]) for name, a in
@@ -64,6 +73,32 @@ def test_mild_frames_are_near_rest(store, tmp_path):
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
     assert set(arrays(tmp_path / "out.npz")["kind"]) == {0, 1}
+
+
+def test_squeezed_frames_have_one_short_bond(tmp_path):
+    salt = {"NaCl": Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.69), ["Na", "Cl"], [[0, 0, 0], [0.5, 0, 0]])}
+    rules = BuildRules(min_atoms=1, max_atoms=1000, max_e_hull=None, deduplicate=False)
+    store = build([open_source(write_npz(tmp_path / "salt.npz", METALS | salt))], tmp_path / "store", rules)
+    rules = LabelRules(4, max_force=1e6, distortion=Squeeze(share=(0.6, 0.6), displacement=(1e-3, 1e-3), strain=(0.0,)))
+    teacher = lambda: lambda frames: [Label(0.0, np.zeros((len(atoms), 3)), np.eye(3)) for atoms in frames]  # noqa: E731
+    label_store(store, teacher, tmp_path / "labels.npz", rules, progress=False)
+    found = arrays(tmp_path / "labels.npz")
+    assert set(found["kind"][found["n_atoms"] == 1]) <= {1} and set(found["kind"][found["n_atoms"] > 1]) == {3}
+    ends = np.cumsum(found["n_atoms"])
+    for frame in np.flatnonzero(found["kind"] == 3):
+        span = slice(ends[frame] - found["n_atoms"][frame], ends[frame])
+        atoms = Atoms(found["numbers"][span], cell=found["lattice"][frame], pbc=True)
+        atoms.set_scaled_positions(found["frac_coords"][span])
+        distances = np.sort(atoms.get_all_distances(mic=True)[np.triu_indices(len(atoms), 1)])
+        whole = 5.69 / 2 if 17 in atoms.numbers else min(distances[1:].max(), 4.09 / np.sqrt(2))
+        assert distances[0] == pytest.approx(0.6 * whole, rel=0.15)
+
+
+def test_squeezed_and_mild_are_two_kinds(store, tmp_path):
+    done = CliRunner().invoke(
+        main, ["data", "label", str(store.path), "-o", str(tmp_path / "out.npz"), "--mild", "--squeeze"]
+    )
+    assert done.exit_code == 2 and "give one of them" in done.output
 
 
 def test_what_is_done_is_not_done_again(store, tmp_path, monkeypatch):

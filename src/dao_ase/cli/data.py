@@ -126,6 +126,8 @@ def stats(store: Path, plot: Path | None, as_json: bool) -> None:
 )
 @click.option("--frames", type=click.IntRange(1), default=1, show_default=True, help="Frames of each crystal.")
 @click.option("--mild", is_flag=True, help="Only small strains and displacements.")
+@click.option("--squeeze", is_flag=True, help="Shorten one bond of each frame to 0.6 to 0.9 of its length.")
+@click.option("--max-force", default=40.0, show_default=True, help="Leave out frames with larger forces, eV/Å.")
 @click.option("--workers", default=1, show_default=True, help="Processes, each with its own teacher.")
 @click.option("--max-crystals", type=click.IntRange(1), help="Take only so many, drawn at random.")
 @click.option("--max-atoms", default=32, show_default=True, help="Leave out larger cells.")
@@ -137,6 +139,8 @@ def label(
     teacher: str,
     frames: int,
     mild: bool,
+    squeeze: bool,
+    max_force: float,
     workers: int,
     max_crystals: int | None,
     max_atoms: int,
@@ -144,12 +148,14 @@ def label(
     as_json: bool,
 ) -> None:
     """Distort the crystals of STORE and label them with a teacher's energy, forces and stress; resumes."""
-    from dao_ase.data.label import Distortion, LabelRules, label_store
+    from dao_ase.data.label import Distortion, LabelRules, Squeeze, label_store
     from dao_ase.data.store import CrystalStore
 
+    if mild and squeeze:
+        raise click.UsageError("--mild and --squeeze are two kinds of frames; give one of them")
     try:
-        distortion = Distortion(mild=1.0) if mild else Distortion()
-        rules = LabelRules(frames, max_atoms, max_crystals, seed=seed, distortion=distortion)
+        distortion = Squeeze() if squeeze else Distortion(mild=1.0) if mild else Distortion()
+        rules = LabelRules(frames, max_atoms, max_crystals, max_force, seed, distortion)
         with continued_by_the_same_command():
             counts = label_store(CrystalStore.open(store), teacher, output, rules, workers=workers)
     except (ImportError, OSError, ValueError) as error:

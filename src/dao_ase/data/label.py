@@ -80,6 +80,34 @@ class Distortion:
 
 
 @dataclass(frozen=True)
+class Squeeze:
+    """How one bond of a crystal is made too short: what a potential must know of atoms that come close.
+
+    An atom drawn at random and the nearest other one come together to a share of their distance within ``share``, half of the way
+    each, after a mild strain and displacement of everything as in `Distortion`. A lone atom has the mild ones only.
+    """
+
+    share: tuple[float, float] = (0.6, 0.9)
+    displacement: tuple[float, float] = (0.01, 0.10)
+    strain: tuple[float, ...] = (0.005, 0.015)
+
+    def __call__(self, atoms: Atoms, rng: np.random.Generator) -> tuple[Atoms, int]:
+        """A distorted copy, and its kind: 3 with a short bond, 1 without."""
+        mild = Distortion(0.0, 1.0, mild_displacement=self.displacement, mild_strain=self.strain)
+        atoms, kind = mild(atoms, rng)
+        if len(atoms) == 1:
+            return atoms, kind
+        one = int(rng.integers(len(atoms)))
+        others = np.delete(np.arange(len(atoms)), one)
+        bonds = atoms.get_distances(one, others, mic=True, vector=True)
+        nearest = int(np.linalg.norm(bonds, axis=1).argmin())
+        move = bonds[nearest] * (1 - rng.uniform(*self.share)) / 2
+        atoms.positions[one] += move
+        atoms.positions[others[nearest]] -= move
+        return atoms, 3
+
+
+@dataclass(frozen=True)
 class LabelRules:
     """Which frames are made, and which of them are kept."""
 
@@ -88,7 +116,7 @@ class LabelRules:
     max_crystals: int | None = None
     max_force: float = 40.0  # eV/Å; beyond it the teacher is guessing
     seed: int = 0
-    distortion: Distortion = field(default_factory=Distortion)
+    distortion: Distortion | Squeeze = field(default_factory=Distortion)
 
 
 def find_teacher(name: str) -> Teacher:
