@@ -49,6 +49,14 @@ def test_crystals_are_kept_as_they_are(tmp_path, workers, niggli):
         assert found.matches(expected, scale=False)
 
 
+def test_the_materials_projects_name_of_the_energy_above_the_hull(tmp_path):
+    columns = {"energy_above_hull": [0.0, 0.1, np.nan, 2.0], "e_above_hull": [np.nan, 0.2, np.nan, np.nan]}
+    source = write_npz(tmp_path / "a.npz", CRYSTALS, **columns)
+    store, left_out = build_from(source, tmp_path / "store", BuildRules(1, 1000))
+    assert left_out == {list(CRYSTALS)[3]: "above hull"}
+    np.testing.assert_allclose(store.labels["e_above_hull"], [0.0, 0.2, np.nan])
+
+
 def test_left_handed_cells_become_right_handed_and_stay_the_same_crystal(tmp_path):
     """Quartz is chiral: its mirror image would be another crystal."""
     structure = quartz()

@@ -104,7 +104,7 @@ def test_csv_that_is_cut_keeps_the_rest(tmp_path):
         read_all(file)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 def test_tables_as_spreadsheets_save_them(tmp_path, encoding, line_end):
     (tmp_path / "rutile.cif").write_text(SOURCE_TEXTS["a.cif"])

@@ -91,16 +91,24 @@ def take(source: Source, row: int, raw: Any) -> Record | Rejected:
 
 @contextmanager
 def opened_text(path: Path) -> Iterator[TextIO]:
-    """A text file in UTF-8, with or without a byte order mark, or in UTF-16 with one, as spreadsheets write it.
+    """A text file in UTF-8 or UTF-16, with or without a byte order mark, as spreadsheets write it.
 
     ``.gz`` and the first file of a ``.zip`` are unpacked. Bytes that are no text become `UNREADABLE`.
     """
     try:
         with _opened_bytes(path) as file:
-            encoding = "utf-16" if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-            yield io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="")
+            yield io.TextIOWrapper(file, encoding=_encoding(file.peek(2)[:2]), errors="replace", newline="")
     except (EOFError, IndexError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{str(path)!r} cannot be unpacked; is it complete? {error}") from error
+
+
+def _encoding(head: bytes) -> str:
+    """The encoding of a text by its first two bytes: in UTF-16 one of those of a Latin letter is zero."""
+    if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "utf-16"
+    if len(head) == 2 and 0 in head and any(head):
+        return "utf-16-le" if head[0] else "utf-16-be"
+    return "utf-8-sig"
 
 
 @contextmanager

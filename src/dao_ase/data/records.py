@@ -15,6 +15,9 @@ from dao_ase.niggli import niggli_reduce, wrap_coords
 MIN_VOLUME_PER_ATOM = 0.5
 """Å³; what is smaller is no crystal (the densest, diamond, has 5.7, and solid hydrogen under pressure about 2)."""
 
+ABOVE_HULL, OTHER_ABOVE_HULL = "e_above_hull", "energy_above_hull"
+"""The label (eV/atom) that rules look at, and its name in the Materials Project's present API."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -78,6 +81,14 @@ def check_record(record: Record) -> None:
             "singular cell",
             f"the cell has {volume:.3g} Å³ per atom; between {MIN_VOLUME_PER_ATOM:g} and 100000 are sensible",
         )
+
+
+def with_hull_label(record: Record) -> Record:
+    """The same crystal with its energy above the hull as `ABOVE_HULL`, also where it stands under the other name."""
+    known = record.labels.get(ABOVE_HULL, np.nan)
+    if OTHER_ABOVE_HULL not in record.labels or not np.isnan(known).all():
+        return record
+    return replace(record, labels={**record.labels, ABOVE_HULL: record.labels[OTHER_ABOVE_HULL]})
 
 
 def tidy_cell(record: Record, niggli: bool) -> Record:

@@ -15,7 +15,7 @@ from typing import Any
 from dao_ase.composition import reduced_key
 from dao_ase.data.parallel import parallel_map
 from dao_ase.data.reading import Source, take
-from dao_ase.data.records import Record, Rejected, pack, tidy_cell
+from dao_ase.data.records import Record, Rejected, pack, tidy_cell, with_hull_label
 from dao_ase.data.shards import ShardError, open_shard, write_shard
 
 CHUNK = 1024
@@ -76,7 +76,7 @@ def stage_chunk(source: Source, first: int, rows: list[Any], rules: RowRules, pa
         if isinstance(result, Rejected):
             rejected.append(asdict(result))
         else:
-            records.append(tidy_cell(result, rules.niggli))
+            records.append(with_hull_label(tidy_cell(result, rules.niggli)))
     write_shard(path, pack(records), {"rows": len(rows), "rejected": rejected, "others": others})
 
 
