@@ -16,8 +16,9 @@ from click.testing import CliRunner
 from pymatgen.core import Lattice, Structure
 
 from dao_ase.cli import main
+from dao_ase.gallery import read_run
 from dao_ase.runs import RunWriter
-from dao_ase.whole_files import only_one
+from dao_ase.whole_files import only_one, write_text
 from generation import write_random_generator, write_rock_salts
 
 
@@ -102,9 +103,11 @@ def test_what_is_sampled_survives_an_interruption_of_the_relaxation(tmp_path, we
 
     monkeypatch.setattr("dao_ase.rank.relax_structures", interrupted)
     result = run("generate", "NaCl", "FeO", "-n", "2", "--relax", "-o", str(tmp_path), "--weights", weights)
-    assert result.exit_code == 130 and "4 structures" in result.output
+    assert result.exit_code == 130 and "4 structures are still ranked and written, not relaxed" in result.stderr
     records = json.loads((tmp_path / "summary.json").read_text())["structures"]
     assert [record["formula"] for record in records] == ["NaCl", "NaCl", "FeO", "FeO"]
+    assert not any(record["converged"] or record["relax_steps"] for record in records)
+    assert result.stdout.count(", not at rest\n") == 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -146,6 +149,9 @@ def test_files_of_formulas_from_other_programs(tmp_path, weights):
     common = ["-n", "1", "-o", str(tmp_path / "out"), "--weights", weights, "--json"]
     records = json.loads(run("generate", "-f", str(tmp_path / "list.txt"), *common).stdout)["structures"]
     assert [record["formula"] for record in records] == ["NaCl", "FeO"]
+    (tmp_path / "list.txt").write_text("FeO\n", encoding="utf-16")
+    records = json.loads(run("generate", "-f", str(tmp_path / "list.txt"), *common).stdout)["structures"]
+    assert [record["formula"] for record in records] == ["FeO"]
     (tmp_path / "list.txt").write_bytes(b"NaCl\n\xff\xfe")
     result = run("generate", "-f", str(tmp_path / "list.txt"), *common)
     assert result.exit_code == 1 and "not a text file of formulas" in result.output
@@ -186,6 +192,25 @@ def test_a_killed_run_leaves_a_folder_that_says_what_is_in_it(tmp_path):
     assert files_and_end(tmp_path) == (["001_Na4Cl4.cif"], True)
     assert len(read(tmp_path / "structures.extxyz", index=":")) == 1
     del killed
+    with RunWriter(tmp_path):
+        pass
+    assert files_and_end(tmp_path) == ([], False)
+
+
+def test_files_of_a_run_that_was_killed_as_it_wrote_them_go_with_the_next(tmp_path, monkeypatch):
+    def killed(path, text):
+        if "002" in path.name:
+            raise SystemExit
+        write_text(path, text)
+
+    polonium = Structure(Lattice.cubic(4), ["Po"], [[0, 0, 0]])
+    with monkeypatch.context() as patch:
+        patch.setattr("dao_ase.runs.write_text", killed)
+        patch.setattr(RunWriter, "__exit__", lambda run, *_: run._alone.close())
+        with pytest.raises(SystemExit), RunWriter(tmp_path) as run:
+            run.write([polonium, polonium])
+    assert [file.name for file in tmp_path.glob("*.cif")] == ["001_Po.cif"]
+    assert json.loads((tmp_path / "summary.json").read_text())["structures"] == read_run(tmp_path) == []
     with RunWriter(tmp_path):
         pass
     assert files_and_end(tmp_path) == ([], False)

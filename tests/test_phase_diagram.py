@@ -1,6 +1,7 @@
 """Hulls of chemical systems against pymatgen, and the files that phases come from."""
 
 import gzip
+import json
 from functools import partial
 
 import pytest
@@ -140,7 +141,7 @@ def test_folders_of_runs_are_references(tmp_path):
     (tmp_path / "screened").mkdir()
     (tmp_path / "screened" / "screen.json").write_text('{"run": "test", "database": "screen.db"}')
     potassium = bulk("K", "bcc", a=5.3)
-    potassium.info = {"rank": 1, "energy_per_atom": -1.1}
+    potassium.info = {"rank": 1, "energy_per_atom": -1.1, "converged": False}
     rows = [Outcome("K", [potassium]), Outcome("Xx", error="no element")]
     ScreenDatabase(tmp_path / "screened" / "screen.db", "test").write(rows)
     found = read_phases([tmp_path / "generated", tmp_path / "screened"])
@@ -151,7 +152,9 @@ def test_folders_of_runs_are_references(tmp_path):
     assert found[0].source == "generated/001_NaCl.cif"
     assert found[1].source == "screened:1"  # a row of the database; there is no file
     done = CliRunner().invoke(main, ["hull", str(tmp_path / "screened")])
-    assert done.exit_code == 0 and "screened:1" in done.stdout
+    assert done.exit_code == 0 and "screened:1, not at rest" in done.stdout
+    (row,) = json.loads(CliRunner().invoke(main, ["hull", str(tmp_path / "screened"), "--json"]).stdout)
+    assert row["converged"] is False
     with pytest.raises(ValueError, match="no folder of 'dao-ase screen'"):
         read_phases([tmp_path])
 
@@ -175,6 +178,7 @@ def test_candidates_without_an_energy_are_counted(tmp_path):
     with RunWriter(tmp_path / "run") as run:
         run.write([Structure(Lattice.cubic(3), ["Na"], [[0, 0, 0]], properties=one) for one in properties])
     done = CliRunner().invoke(main, ["hull", f"{tmp_path}/run"])
+    assert "at rest" not in done.stdout, "none of them was to be relaxed"
     assert done.exit_code == 0 and "run: 1 of 2 structures are left out, they have no energy" in done.stderr
     assert "*Na" in done.stdout
 

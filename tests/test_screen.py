@@ -43,12 +43,17 @@ def test_compositions_of_a_table_and_of_lines(tmp_path):
     assert read_compositions(tmp_path / "quoted.csv") == ["NaCl", "KCl", "MgO"]
     (tmp_path / "mp.csv").write_text("material_id,pretty_formula\nmp-1,NaCl\n")
     assert read_compositions(str(tmp_path / "mp.csv")) == ["NaCl"]
+    for encoding in ("utf-16", "utf-16-le"):
+        (tmp_path / "wide.csv").write_bytes("composition;note\r\nNaCl;ä\r\n".encode(encoding))
+        assert read_compositions(tmp_path / "wide.csv") == ["NaCl"]
+    (tmp_path / "old_mac.txt").write_bytes(b"NaCl # salt\rKCl\r")
+    assert read_compositions(tmp_path / "old_mac.txt") == ["NaCl", "KCl"]
     for empty in ("\n", "composition\n", "id,formula\n1,\n", "number,salt\n1,NaCl\n"):
         (tmp_path / "empty.csv").write_text(empty)
         with pytest.raises(ValueError, match="names no composition"):
             read_compositions(tmp_path / "empty.csv")
     (tmp_path / "table.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")
-    with pytest.raises(ValueError, match=r"table.xlsx is no text in UTF-8 .* save the table as CSV"):
+    with pytest.raises(ValueError, match=r"table.xlsx is no text in UTF-8; save the table as CSV"):
         read_compositions(tmp_path / "table.xlsx")
 
 
@@ -367,6 +372,7 @@ def test_command(tmp_path):
     done = CliRunner().invoke(main, [*arguments, "--workers", "0"])
     assert done.exit_code == 0, done.output
     assert re.search(r"structures of 5 compositions, 2 with an error", done.output)
+    assert "1x, not at rest" in done.output, "in three steps"
     errors = {line.composition: line.error for line in open_screen(tmp_path / "run").done() if line.error}
     assert errors.keys() == {"NaXx", "Na60Cl60"} and "--max-atoms lifts the limit" in errors["Na60Cl60"]
     assert "no phase of Cl alone" in done.output

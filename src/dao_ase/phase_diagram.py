@@ -33,12 +33,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase by its formula and energy (eV/atom), and where it comes from."""
+    """A phase by its formula and energy (eV/atom), where it comes from, and whether a relaxation brought it to rest."""
 
     formula: str
     energy_per_atom: float
     source: str = ""
     candidate: bool = False
+    converged: bool | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.energy_per_atom):
@@ -145,18 +146,26 @@ def phases_of_run(folder: Path, candidate: bool = False) -> tuple[list[Phase], i
                 Composition.from_atomic_numbers(row.numbers).formula,
                 row.get("energy_per_atom"),
                 f"{folder.name}:{row.id}",
+                row.get("converged"),
             )
             for row in open_screen(folder).rows()
             if "error" not in row
         ]
     elif (folder / SUMMARY).is_file():
         records = records_of(folder / SUMMARY)
-        found = [(one["formula"], one.get("energy_per_atom"), f"{folder.name}/{one['file']}") for one in records]
+        found = [
+            (one["formula"], one.get("energy_per_atom"), f"{folder.name}/{one['file']}", one.get("converged"))
+            for one in records
+        ]
     else:
         raise ValueError(
             f"{folder}: is no folder of 'dao-ase screen' or 'dao-ase generate'; structure files are --references, by name"
         )
-    known = [Phase(formula, energy, source, candidate) for formula, energy, source in found if energy is not None]
+    known = [
+        Phase(formula, energy, source, candidate, None if converged is None else bool(converged))
+        for formula, energy, source, converged in found
+        if energy is not None
+    ]
     return known, len(found) - len(known)
 
 
@@ -271,7 +280,10 @@ def _relaxed(structures: list[Structure], source: str) -> list[Phase]:
         if not one.properties["converged"]:
             steps = one.properties["relax_steps"]
             log.warning("%s: %s is not at rest after %d steps, its energy is too high", source, _formula(one), steps)
-    return [Phase(_formula(one), one.properties["energy_per_atom"], source) for one in relaxed]
+    return [
+        Phase(_formula(one), one.properties["energy_per_atom"], source, converged=one.properties["converged"])
+        for one in relaxed
+    ]
 
 
 def _formula(described: Any) -> str:

@@ -27,6 +27,8 @@ KEPT = (
     *("converged", "relax_steps"),
 )
 """Properties of a structure that go into its record."""
+BEGUN = "being written"
+"""In a summary, beside the structures: files that come next or go first, of which some may be there after a kill."""
 
 
 class RunWriter:
@@ -37,6 +39,7 @@ class RunWriter:
         self.records: list[dict[str, Any]] = []
         self.refused: Counter[str] = Counter()
         self.interrupted = True  # until the end is reached
+        self._begun: list[dict[str, Any]] = []
         self._alone = ExitStack()
 
     def __enter__(self) -> RunWriter:
@@ -46,9 +49,11 @@ class RunWriter:
             alone.enter_context(only_one(self.folder / TRAJECTORY, f"another run is writing into {self.folder}"))
             if (self.folder / SUMMARY).exists():  # first of all: a page never shows structures that are not there
                 (self.folder / GALLERY).unlink(missing_ok=True)
+            self._begun = [{"file": name} for name in before]
             self._write_summary()  # also finds out now whether the folder can be written
             for name in before:
                 (self.folder / name).unlink(missing_ok=True)
+            self._begun = []
             (self.folder / TRAJECTORY).write_text("")
             self._alone = alone.pop_all()
         return self
@@ -68,15 +73,18 @@ class RunWriter:
         from ase.io import write as ase_write
         from pymatgen.io.ase import AseAtomsAdaptor
 
+        for number, structure in enumerate(structures, len(self.records) + 1):
+            formula = Composition.from_atomic_numbers(structure.atomic_numbers).formula
+            properties = {key: structure.properties[key] for key in KEPT if key in structure.properties}
+            self._begun.append({"file": f"{number:03d}_{formula}.cif", "formula": formula, **properties})
+        self._write_summary()
         frames = []
         for structure in structures:
-            formula = Composition.from_atomic_numbers(structure.atomic_numbers).formula
-            name = f"{len(self.records) + 1:03d}_{formula}.cif"
-            write_text(self.folder / name, structure.to(fmt="cif"))
-            properties = {key: structure.properties[key] for key in KEPT if key in structure.properties}
-            self.records.append({"file": name, "formula": formula, **properties})
+            record = self._begun[0]
+            write_text(self.folder / record["file"], structure.to(fmt="cif"))
+            self.records.append(self._begun.pop(0))
             atoms = AseAtomsAdaptor.get_atoms(structure, msonable=False)
-            atoms.info = {"file": name, **properties}
+            atoms.info = {name: value for name, value in record.items() if name != "formula"}
             frames.append(atoms)
         ase_write(self.folder / TRAJECTORY, frames, format="extxyz", append=True)
         self._write_summary()
@@ -86,23 +94,25 @@ class RunWriter:
         return {"structures": self.records, "refused": dict(self.refused), "interrupted": self.interrupted}
 
     def _write_summary(self) -> None:
-        write_json(self.folder / SUMMARY, self.summary())
+        begun = {BEGUN: self._begun} if self._begun else {}
+        write_json(self.folder / SUMMARY, self.summary() | begun)
 
 
 def _files_of(folder: Path) -> list[str]:
     """The structure files that an earlier run wrote, which a new one replaces; files of another origin are refused."""
     if (folder / SUMMARY).exists():
-        return [record["file"] for record in records_of(folder / SUMMARY)]
+        return [record["file"] for record in records_of(folder / SUMMARY, begun=True)]
     # without a byte it is what a run left that could not write its summary
     if (folder / TRAJECTORY).exists() and (folder / TRAJECTORY).stat().st_size:
         raise ValueError(f"'{folder / TRAJECTORY}' is of no run of dao-ase generate; give another folder")
     return []
 
 
-def records_of(summary: Path) -> list[dict[str, Any]]:
-    """What a summary says of each structure, its ``file`` beside it first of all."""
+def records_of(summary: Path, *, begun: bool = False) -> list[dict[str, Any]]:
+    """What a summary says of each structure, its ``file`` beside it first of all; if asked for, also of those `BEGUN`."""
     try:
-        records = json.loads(summary.read_text(encoding="utf-8"))["structures"]
+        said = json.loads(summary.read_text(encoding="utf-8"))
+        records = said["structures"] + (said.get(BEGUN, []) if begun else [])
         if all(Path(record["file"]).name == record["file"] for record in records):
             return records
         reason = "it names files elsewhere"

@@ -127,9 +127,13 @@ def _chunks(generator: DAOGenerator, made: Iterator[tuple[int, Structure]], fini
             chunk.extend(islice(made, RANKED))
             finished = generator.finish_groups(_grouped(chunk), **finish, progress=True)
         except KeyboardInterrupt:
-            if chunk:
-                click.echo(f"interrupted: {len(chunk)} structures are still ranked and written", err=True)
-                with at_the_end():
+            with at_the_end():
+                unrelaxed = {"converged": False, "relax_steps": 0} if finish["relax"] else {}
+                for _, structure in chunk:
+                    structure.properties |= unrelaxed
+                if chunk:
+                    how = "written, not relaxed" if unrelaxed else "written"
+                    click.echo(f"interrupted: {len(chunk)} structures are still ranked and {how}", err=True)
                     yield _flat(generator.finish_groups(_grouped(chunk), **{**finish, "relax": False}))
             raise
         if not chunk:
@@ -151,22 +155,29 @@ def _flat(groups: list[list[Structure]]) -> list[Structure]:
 
 def _read_formulas(files: tuple[Path, ...]) -> list[str]:
     """The lines of text files that hold more than a remark."""
+    from dao_ase.data.reading import UNREADABLE, text_of
+
     formulas = []
     for file in files:
         try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            text = text_of(file)
+        except (OSError, ValueError) as error:
             raise click.ClickException(f"{file}: not a text file of formulas, one a line: {error}") from error
-        formulas += [line.split("#")[0].strip() for line in lines]
+        if UNREADABLE in text:
+            raise click.ClickException(f"{file}: not a text file of formulas, one a line: it is no text in UTF-8")
+        formulas += [line.split("#")[0].strip() for line in text.splitlines()]
     return [formula for formula in formulas if formula]
 
 
 def _table(records: list[dict[str, Any]], output: Path, most: int = 20) -> str:
+    from dao_ase.cli.outputs import moving
+
     lines = [f"{'file':32} {'energy (eV/atom)':>17}  space group   structure type"]
     for record in records[:most]:
         energy = record.get("energy_per_atom")
         shown = "-" if energy is None else f"{energy:.4f}"
         origin = f"as {record['prototype']}" if "prototype" in record else "from noise"
+        origin += moving(record.get("converged"))
         lines.append(f"{record['file']:32} {shown:>17}  {record['space_group']:12}  {origin}")
     if len(records) > most:
         lines.append(f"... and {len(records) - most} more")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dao_ase.cli.outputs import PictureFile
+from dao_ase.cli.outputs import PictureFile, moving
 
 if TYPE_CHECKING:
     from dao_ase.phase_diagram import Hull, Phase
@@ -86,6 +86,7 @@ def _values(phase: Phase, above: float) -> dict[str, object]:
         "e_above_hull": above,
         "source": phase.source,
         "candidate": phase.candidate,
+        "converged": phase.converged,
     }
 
 
@@ -93,7 +94,8 @@ def _table(found: Hull, rows: list[tuple[Phase, float]], most: int = 40) -> str:
     lines = [f"{found.name:16} {'energy (eV/atom)':>17} {'above hull':>11}  from"]
     for phase, above in rows[:most]:
         mark = "*" if above <= 0 else " "
-        lines.append(f"{mark}{phase.formula:15} {phase.energy_per_atom:17.4f} {above:11.4f}  {phase.source}")
+        origin = phase.source + moving(phase.converged)
+        lines.append(f"{mark}{phase.formula:15} {phase.energy_per_atom:17.4f} {above:11.4f}  {origin}")
     if len(rows) > most:
         lines.append(f"... and {len(rows) - most} more")
     return "\n".join([*lines, "* on the hull"])

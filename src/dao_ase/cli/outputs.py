@@ -32,6 +32,15 @@ class PictureFile(click.Path):
         return path
 
 
+def moving(converged: bool | None) -> str:
+    """The remark in a table on a structure that was to be relaxed and did not come to rest: its energy is too high.
+
+    >>> moving(False), moving(True), moving(None)
+    (', not at rest', '', '')
+    """
+    return ", not at rest" if converged is not None and not converged else ""
+
+
 def results_folder(output: Path | None, source: Path, kind: str) -> Path:
     """The folder for results: the one asked for, or ``NAME_kind`` here for NAME.cif(.gz); an error if it cannot be had."""
     from dao_ase.data.reading import bare_name

@@ -108,12 +108,15 @@ def _values(row: Any) -> dict[str, Any]:
 
 
 def _table(found: Summary, best: list[dict[str, Any]], store: ScreenDatabase, most: int = 20) -> str:
+    from dao_ase.cli.outputs import moving
+
     lines = [f"{'composition':16} {'energy (eV/atom)':>17} {'above hull':>11}  {'space group':12} found"]
     for row in best[:most]:
         energy, height = row["energy_per_atom"], row["e_above_hull"]
         lines.append(
             f"{row['composition']:16} {'-' if energy is None else f'{energy:.4f}':>17} "
             f"{'-' if height is None else f'{height:.4f}':>11}  {row['space_group']:12} {row['copies']}x"
+            f"{moving(row['converged'])}"
         )
     if len(best) > most:
         lines.append(f"... and {len(best) - most} more")

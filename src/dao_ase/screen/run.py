@@ -21,7 +21,7 @@ from typing import Any
 
 from dao_ase import __version__
 from dao_ase.composition import Composition
-from dao_ase.data.reading import FORMULA_COLUMNS, separator
+from dao_ase.data.reading import FORMULA_COLUMNS, UNREADABLE, separator, text_of
 from dao_ase.database import (
     DATABASE,
     POSTGRESQL,
@@ -110,10 +110,9 @@ def read_compositions(path: str | Path) -> list[str]:
 
     Columns are separated by commas, or by what spreadsheets write instead: tabs or semicolons in the first line.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8 ({error.reason}); save the table as CSV, in UTF-8") from error
+    text = "\n".join(text_of(Path(path)).splitlines())
+    if UNREADABLE in text:
+        raise ValueError(f"{path} is no text in UTF-8; save the table as CSV, in UTF-8")
     lines = REMARK.sub(lambda found: found["quoted"] or "", text).splitlines()
     first = next((line for line in lines if line.strip()), "")
     rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator(first))]
