@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -33,6 +34,20 @@ def test_every_command_has_help_and_every_option_says_what_it_does(command):
 def test_slip_of_the_keyboard_gets_a_hint():
     done = CliRunner().invoke(main, ["galery"])
     assert done.exit_code == 2 and "Did you mean 'gallery'?" in done.output
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_a_full_disk_is_told_without_a_traceback(buffered):
+    command = [sys.executable, "-m", "dao_ase.cli", "--version"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": buffered}
+    with FULL.open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+        assert (done.returncode, done.stderr) == (1, "Error: [Errno 28] No space left on device\n")
+        assert subprocess.run(command, stdout=full, stderr=full, env=environment).returncode == 1
 
 
 def test_module_is_the_command():

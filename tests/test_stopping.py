@@ -12,6 +12,7 @@ from ase.io import write
 from click.testing import CliRunner
 
 from dao_ase.cli import main
+from dao_ase.cli.stopping import continued_by_the_same_command
 from generation import write_random_generator
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
@@ -35,6 +36,19 @@ def ctrl_c():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_an_interruption_where_python_ignores_exceptions_is_not_lost(number, capsys):
+    class Closing:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    with pytest.raises(SystemExit), continued_by_the_same_command():
+        Closing()
+        time.sleep(10)
+        pytest.fail("it went on")
+    assert capsys.readouterr().err == "interrupted: the same command continues\n"
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -87,6 +101,7 @@ def test_commands_say_that_they_continue(interrupted, number):
     assert interrupted(number, "dao_ase.data.label._label_part", *label) == "interrupted: the same command continues"
 
 
-def test_commands_that_keep_nothing_have_the_same_exit_code(interrupted):
+@pytest.mark.parametrize("number", NUMBERS)
+def test_commands_that_keep_nothing_have_the_same_exit_code(interrupted, number):
     eos = ["eos", "salts.extxyz", "--index", "0"]
-    assert interrupted(signal.SIGINT, "dao_ase.simulate.equation_of_state.equation_of_state", *eos) == "interrupted"
+    assert interrupted(number, "dao_ase.simulate.equation_of_state.equation_of_state", *eos) == "interrupted"

@@ -6,11 +6,15 @@ real one runs in test_cli_compare.py.
 
 import errno
 import json
+import os
+import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from ase.build import bulk
 
+from dao_ase.cli.stopping import sigterm_as_ctrl_c
 from dao_ase.espresso import running
 from dao_ase.espresso.calculation import Calculation, check_keywords
 from dao_ase.espresso.errors import EspressoError
@@ -91,6 +95,18 @@ def test_state_that_is_gone_means_another_beginning(calculation, program, tmp_pa
     ended = run(calculation("vc-relax"), tmp_path / "runs", Machine())
     assert "'from_scratch'" in (ended.folder / "espresso.pwi").read_text()
     assert (ended.attempts, len(ended.output.steps), ended.processor_seconds) == (1, 5, 18.97)
+
+
+@pytest.mark.parametrize(("block", "raised"), [(nullcontext, SystemExit), (sigterm_as_ctrl_c, KeyboardInterrupt)])
+def test_sigterm_ends_the_program_and_is_answered_as_the_caller_wants(calculation, program, tmp_path, block, raised):
+    program("echo $$ > ../pid; sleep 1; kill -TERM $PPID; exec sleep 60")
+    with pytest.raises(raised), block():
+        run(calculation(), tmp_path / "runs", Machine())
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "runs" / "pid").read_text()), 0)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    program(printing("scf", 0))
+    assert run(calculation(), tmp_path / "runs", Machine()).complete
 
 
 def test_program_that_hangs_is_killed(calculation, program, tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -50,12 +52,23 @@ class _Commands(click.Group):
             ctx.fail(f"No such command '{cmd_name}'. Did you mean '{near[0]}'?")
         return None
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """As click does, but a disk that is full, standard output's too, is told without a traceback."""
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            with suppress(OSError):  # standard error may be as full
+                click.echo(f"Error: {error}", err=True)
+            _forget_unwritten()
+            raise SystemExit(1) from None
+
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does, but for the exit code after Ctrl-C: click's own would be that of an error."""
-        from dao_ase.cli.stopping import INTERRUPTED
+        """As click does, but SIGTERM is as Ctrl-C, and the exit code after both is not that of an error."""
+        from dao_ase.cli.stopping import INTERRUPTED, sigterm_as_ctrl_c
 
         try:
-            return super().invoke(ctx)
+            with sigterm_as_ctrl_c():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             raise SystemExit(INTERRUPTED) from None
@@ -65,6 +78,15 @@ class _Commands(click.Group):
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.get_short_help_str(limit=200)) for name, command in commands if command])
+
+
+def _forget_unwritten() -> None:
+    """Lets go what a stream cannot write: Python would try again as it ends, complain, and change the exit code."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

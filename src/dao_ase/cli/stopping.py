@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import click
 
 CONTINUES = "interrupted: the same command continues"
 INTERRUPTED = 130
 """The exit code of what was interrupted, as shells have it."""
+AGAIN = 0.1
+"""Seconds after which an interruption comes again that came where Python ignores exceptions."""
 
 
 @contextmanager
@@ -30,11 +35,30 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         del before[signal.SIGINT]
     for number in before:
         signal.signal(number, _interrupt)
+    ignored, sys.unraisablehook = sys.unraisablehook, _unless_interrupted(sys.unraisablehook)
     try:
         yield
     finally:
+        sys.unraisablehook = ignored
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _unless_interrupted(ignored: Callable[[Any], object]) -> Callable[[Any], None]:
+    """A hook for exceptions that Python must ignore, in ``__del__`` and the like: an interruption there comes once more."""
+
+    def hook(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            threading.Timer(AGAIN, _once_more).start()
+        else:
+            ignored(unraisable)
+
+    return hook
+
+
+def _once_more() -> None:
+    if callable(signal.getsignal(signal.SIGTERM)):  # else the block that answers it is over
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager

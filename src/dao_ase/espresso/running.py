@@ -185,14 +185,13 @@ def _execute(machine: Machine, place: Path, printed: Path) -> tuple[int, bool]:
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # Open MPI refuses root unless told twice
         environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     command = EspressoProfile(machine.words, place / "pseudo").get_command(INPUT)
-    with printed.open("wb") as out, (place / COMPLAINTS).open("wb") as complaints:
+    with printed.open("wb") as out, (place / COMPLAINTS).open("wb") as complaints, _stoppable():
         process = subprocess.Popen(
             command, cwd=place, stdin=subprocess.DEVNULL, stdout=out, stderr=complaints, env=environment,
             start_new_session=True,
         )  # fmt: skip
         try:
-            with _stoppable():
-                return process.wait(machine.timeout + GRACE), False
+            return process.wait(machine.timeout + GRACE), False
         except subprocess.TimeoutExpired:
             return _kill(process), True
         except BaseException:
@@ -202,15 +201,16 @@ def _execute(machine: Machine, place: Path, printed: Path) -> tuple[int, bool]:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """A batch system that ends this process also ends pw.x: SIGTERM becomes an exception for a while."""
-    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+    """A batch system that ends this process also ends pw.x: SIGTERM becomes an exception for a while, if it is none yet."""
+    main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> int:
