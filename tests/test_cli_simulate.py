@@ -40,6 +40,19 @@ def test_equation_of_state_of_salt(folder):
     assert (folder / "salt_eos" / "eos.png").exists()
 
 
+def test_results_are_those_of_one_call_or_none(folder, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    common = ["eos", "salt.cif", "--points", 5, "--no-relax", "--move", "nothing", "-o", "out"]
+    assert run(*common).exit_code == 0
+    before = {file: file.read_bytes() for file in (folder / "out").iterdir()}
+    monkeypatch.setattr("dao_ase.simulate.plots.draw_equation_of_state", full)
+    done = run(*common, "--span", 4)
+    assert (done.exit_code, done.stderr) == (1, "Error: No space left on device\n")
+    assert {file: file.read_bytes() for file in (folder / "out").iterdir()} == before
+
+
 def test_results_of_a_packed_file_bear_its_bare_name(folder):
     write("salt.cif.gz", bulk("NaCl", "rocksalt", a=5.7))
     assert run("md", "salt.cif.gz", "--steps", 0).exit_code == 0

@@ -88,7 +88,9 @@ def test_command(store, tmp_path):
     done = CliRunner().invoke(main, ["data", "relax", *arguments, "--plot", str(tmp_path / "changes.png")])
     assert done.exit_code == 0, done.output
     assert "relaxed" in done.output and (tmp_path / "changes.png").stat().st_size > 0
+    (tmp_path / "new" / ".relax-0").mkdir()  # of a run with other rules, or of one that was killed at its very end
     again = CliRunner().invoke(main, ["data", "relax", *arguments, "--json"])
+    assert not list((tmp_path / "new").glob(".*"))
     assert sum(json.loads(again.output)["fates"].values()) == 4
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ from dao_ase.whole_files import replacing, write_json
 PART = 128
 """Crystals in one unit of work: what a kill can cost."""
 SHARD = 1 << 16
+WORK = ".relax-"
+"""Beginning of the names of folders in a store for parts that are done; it ends with a key of store, rules and weights."""
 RELAXED = "relaxed"
 """The fate of a crystal that was replaced; the others are named by the gate that refused them."""
 
@@ -99,8 +102,9 @@ def mend(
     if (output / INDEX).is_file():
         if CrystalStore.open(output).about.get("key") != key:
             raise FileExistsError(f"{str(output)!r} holds another store; give another folder or delete it")
+        _discard_work(output)
         return _read(output)
-    work = output / f".relax-{key}"
+    work = output / f"{WORK}{key}"
     work.mkdir(parents=True, exist_ok=True)
     parts = [chosen[first : first + PART] for first in range(0, len(chosen), PART)]
     calls = (
@@ -113,10 +117,14 @@ def mend(
     ):
         results += part
     _write(store, output, results, {"key": key, "relaxed from": str(store.path), "rules": asdict(rules)})
-    for number in range(len(parts)):
-        (work / f"part-{number:05d}.json").unlink()
-    work.rmdir()
+    _discard_work(output)
     return _read(output)
+
+
+def _discard_work(output: Path) -> None:
+    """Removes what runs into a finished store have left, also those that were interrupted and had other rules."""
+    for work in output.glob(f"{WORK}*"):
+        shutil.rmtree(work)
 
 
 def fate(before: Crystals, after: Crystals, energy_change: float, rules: MendRules) -> str:

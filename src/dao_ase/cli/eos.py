@@ -50,7 +50,7 @@ def eos(
     from dao_ase.device import usable_device
     from dao_ase.simulate.equation_of_state import equation_of_state
     from dao_ase.simulate.plots import draw_equation_of_state
-    from dao_ase.whole_files import write_json, write_text
+    from dao_ase.whole_files import replacing_together, write_json, write_text
 
     one, crystal = read_crystal(file, index)
     folder = results_folder(output, file, "eos")
@@ -63,9 +63,10 @@ def eos(
         raise click.ClickException(f"{one.name}: {error}") from error
     formula, count = one.atoms.get_chemical_formula(), len(one.atoms)
     report = {"file": one.name, "formula": formula, "atoms": count, **fit.as_dict()}
-    write_json(folder / "eos.json", report)
-    write_text(folder / "eos.csv", _table(fit))
-    draw_equation_of_state(fit, count, formula, folder / "eos.png")
+    with replacing_together(folder, "eos.json") as temporary:
+        write_json(temporary / "eos.json", report)
+        write_text(temporary / "eos.csv", _table(fit))
+        draw_equation_of_state(fit, count, formula, temporary / "eos.png")
     for problem in fit.left_out:
         click.echo(f"left out: {problem}", err=True)
     if as_json:

@@ -46,7 +46,7 @@ def phonons(
     from dao_ase.device import usable_device
     from dao_ase.simulate import phonons as simulation
     from dao_ase.simulate.plots import draw_phonons
-    from dao_ase.whole_files import replacing, write_json, write_text
+    from dao_ase.whole_files import replacing_together, write_json, write_text
 
     one, crystal = read_crystal(file, index)
     folder = results_folder(output, file, "phonons")
@@ -63,11 +63,11 @@ def phonons(
         raise click.ClickException(f"{one.name}: {error}") from error
     formula = one.atoms.get_chemical_formula()
     report = {"file": one.name, "formula": formula, **found.as_dict()}
-    write_json(folder / "phonons.json", report)
-    write_text(folder / "thermal.csv", _thermal(found))
-    draw_phonons(found, formula, folder / "phonons.png")
-    with replacing(folder / "phonopy_params.yaml") as temporary:
-        found.phonopy.save(temporary)
+    with replacing_together(folder, "phonons.json") as temporary:
+        write_json(temporary / "phonons.json", report)
+        write_text(temporary / "thermal.csv", _thermal(found))
+        draw_phonons(found, formula, temporary / "phonons.png")
+        found.phonopy.save(temporary / "phonopy_params.yaml")
     if as_json:
         click.echo(json.dumps({name: value for name, value in report.items() if name not in ("bands", "dos")}))
         return
