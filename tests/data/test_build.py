@@ -57,6 +57,14 @@ def test_the_materials_projects_name_of_the_energy_above_the_hull(tmp_path):
     np.testing.assert_allclose(store.labels["e_above_hull"], [0.0, 0.2, np.nan])
 
 
+@pytest.mark.parametrize(("name", "text"), [("a.xyz", ""), ("a.csv", "material_id,cif\n")])
+def test_a_file_without_a_row_is_named(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f"no row to read in {name}"):
+        build([open_source(tmp_path / name)], tmp_path / "store", AS_IS)
+    assert not list((tmp_path / "store").iterdir())
+
+
 def test_left_handed_cells_become_right_handed_and_stay_the_same_crystal(tmp_path):
     """Quartz is chiral: its mirror image would be another crystal."""
     structure = quartz()

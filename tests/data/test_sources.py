@@ -225,6 +225,12 @@ def test_a_broken_frame_does_not_hide_the_next(tmp_path):
     assert [one.row for one in rejected] == [1, 3] and "truncated" in rejected[1].reason
 
 
+def test_a_database_that_is_none_is_named(tmp_path):
+    (tmp_path / "a.db").write_bytes(b"SQLite format 3\0" + bytes(200))
+    records, (rejected,) = read_all(tmp_path / "a.db")
+    assert not records and rejected.rule == "broken" and "ASE cannot read on: DatabaseError" in rejected.reason
+
+
 def test_ase_database_and_trajectory(tmp_path):
     with connect(tmp_path / "a.db") as database:
         for atoms in frames():

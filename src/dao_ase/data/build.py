@@ -81,6 +81,9 @@ def build(sources: Sequence[Source], path: str | Path, rules: BuildRules, worker
     excluded = [record for file in rules.exclude for record in read(open_source(file))]
     logger.info("reading %s", ", ".join(source.name for source in sources))
     shards = [open_shard(file) for file in stage(sources, work, rules.row_rules(excluded), workers)]
+    if not shards:
+        shutil.rmtree(work)
+        raise ValueError(f"no row to read in {', '.join(source.name for source in sources)}; is it complete?")
     notes = [note for _, note in shards]
     staged = CrystalStore(work, [columns for columns, _ in shards], {})
     selection = _select(staged, notes, rules, excluded, workers)

@@ -59,13 +59,13 @@ class AseSource(FileSource):
             except (OSError, ValueError) as error:
                 yield error
             return
-        if self.path.suffix == ".db":
-            yield from _database_rows(self.path)
-            return
         from ase.io import iread
 
         try:
-            yield from iread(self.path, index=":", do_not_split_by_at_sign=True)
+            if self.path.suffix == ".db":
+                yield from _database_rows(self.path)
+            else:
+                yield from iread(self.path, index=":", do_not_split_by_at_sign=True)
         except Exception as error:  # ase.io raises whatever a format's parser raises
             yield ValueError(f"ASE cannot read on: {type(error).__name__}: {error}")
 
