@@ -187,6 +187,40 @@ def test_symmetry_is_kept():
     assert group_of(result.start, atoms.numbers) == group_of(result.final, atoms.numbers) == "P6_3/mmc (194)"
 
 
+def nearly_symmetric(seed: int) -> Atoms:
+    """Magnesium whose atoms and cell miss their places by a few thousandths of an Å, as in a file with few digits."""
+    atoms, rng = HCP.copy(), np.random.default_rng(seed)
+    atoms.positions += 2e-3 * rng.uniform(-1, 1, (len(atoms), 3))
+    atoms.set_cell(atoms.cell.array @ (np.eye(3) + 3e-4 * rng.uniform(-1, 1, (3, 3))), scale_atoms=True)
+    return atoms
+
+
+@pytest.mark.parametrize("cell", ["full", "volume", "none"])
+def test_what_nearly_has_a_symmetry_gets_it(cell):
+    """What broke the symmetry would stay for ever, as the forces that act on it are projected out."""
+    atoms = nearly_symmetric(0)
+    result = one(atoms, keep_symmetry=True, cell=cell, fmax=1e-3)
+    assert result.converged
+    assert result.final.max_force < 1e-3
+    assert np.linalg.norm(result.start.positions - atoms.positions, axis=1).max() < 0.01
+    if cell == "none":
+        assert np.array_equal(result.final.lattice, atoms.cell.array)
+    else:
+        lattice, positions = result.final.lattice, result.final.positions
+        exact = space_group(lattice, positions @ np.linalg.inv(lattice), atoms.numbers, 1e-5)
+        assert exact == "P6_3/mmc (194)"
+    if cell == "volume":
+        assert result.final.volume == pytest.approx(atoms.get_volume())
+
+
+def test_what_has_a_symmetry_is_not_moved():
+    for atoms in (HCP, COPPER):
+        found = SymmetryOperations.find(atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+        lattice, coords = found.refined(atoms.cell.array, atoms.get_scaled_positions())
+        assert np.allclose(lattice, atoms.cell.array, atol=1e-12)
+        assert np.allclose(coords, atoms.get_scaled_positions(), atol=1e-12)
+
+
 def test_symmetrized_forces_follow_the_group():
     operations = SymmetryOperations.find(COPPER.cell.array, COPPER.get_scaled_positions(), COPPER.numbers)
     assert len(operations.rotations) == 192

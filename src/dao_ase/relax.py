@@ -117,8 +117,9 @@ def relax(
     """Relaxes every crystal until its forces, and the virial per atom, are below ``fmax`` (eV/Å, eV).
 
     ``pressure`` is in GPa. ``cell`` says what may change besides positions: everything ("full"), the shape at constant
-    volume ("volume"), nothing ("none"). ``keep_symmetry`` projects forces and stress onto the initial space group. About
-    ``slots`` neighbours are evaluated at once. ``record`` keeps every geometry; ``on_done`` is told of each that ends.
+    volume ("volume"), nothing ("none"). ``keep_symmetry`` moves what may change onto the symmetry that the crystal has
+    within 0.01 Å, and projects forces and stress onto it. About ``slots`` neighbours are evaluated at once. ``record`` keeps
+    every geometry; ``on_done`` is told of each that ends.
 
     A crystal that blows up, or that the model cannot describe, ends with ``converged=False`` and a reason; its ``final``
     is its best geometry until then. At an interrupt (Ctrl-C) ``on_done`` is told how far those on their way have come.
@@ -168,13 +169,13 @@ class _Path:
         self.lattice = crystal.lattice[0].double().numpy().copy()
         self.positions = crystal.frac_coords.double().numpy() @ self.lattice
         self._refuse_impossible()
-        self.verlet = VerletList(model, self.numbers, skin=SKIN)
-        self.verlet.update(self.positions, self.lattice)
         self.symmetry = None
         if settings.keep_symmetry:
-            self.symmetry = SymmetryOperations.find(
-                self.lattice, crystal.frac_coords.double().numpy(), self.numbers.numpy()
-            )
+            frac_coords = crystal.frac_coords.double().numpy()
+            self.symmetry = SymmetryOperations.find(self.lattice, frac_coords, self.numbers.numpy())
+            self._refine(self.symmetry, frac_coords)
+        self.verlet = VerletList(model, self.numbers, skin=SKIN)
+        self.verlet.update(self.positions, self.lattice)
         self.strain_length = 2 * len(self.numbers) ** 0.5
         self.optimizer = QuasiNewton()
         self.taken = 0
@@ -191,6 +192,15 @@ class _Path:
             raise ValueError(
                 f"the cell has a volume of {abs(np.linalg.det(self.lattice)):.2g} Å³; it must be three-dimensional"
             )
+
+    def _refine(self, symmetry: SymmetryOperations, frac_coords: NDArray[np.float64]) -> None:
+        """Takes away what breaks the symmetry: no force that is projected would ever do so."""
+        lattice, frac_coords = symmetry.refined(self.lattice, frac_coords)
+        if self.settings.cell == "volume":
+            lattice *= np.cbrt(abs(np.linalg.det(self.lattice) / np.linalg.det(lattice)))
+        if self.settings.cell != "none":
+            self.lattice = lattice
+        self.positions = frac_coords @ self.lattice
 
     @property
     def work(self) -> int:

@@ -42,6 +42,23 @@ class SymmetryOperations:
             images.append(distance.argmin(1))
         return cls(found["rotations"].astype(np.int64), np.array(images))
 
+    def refined(self, lattice: NDArray[np.float64], frac_coords: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
+        """Lattice and coordinates that have the symmetry exactly, where they had it within the tolerance; nothing is turned.
+
+        The metric G = L Lᵀ becomes its mean over all operations, Rᵀ G R, and each atom the mean of where the operations
+        carry atoms onto it. Translations are those that carry the atoms best, for spglib's are as inexact as the atoms.
+        """
+        metric = np.einsum("gki,kl,glj->ij", self.rotations, lattice @ lattice.T, self.rotations) / len(self.rotations)
+        inverse = np.linalg.inv(lattice)
+        squares, axes = np.linalg.eigh(inverse @ metric @ inverse.T)
+        offset = np.zeros_like(frac_coords)
+        for rotation, image in zip(self.rotations, self.image, strict=True):
+            missed = frac_coords @ rotation.T - frac_coords[image]
+            missed -= missed[0]  # less the translation, which is that of any atom but for the tolerance
+            missed -= np.round(missed)
+            offset[image] += missed - missed.mean(0)
+        return lattice @ (axes * np.sqrt(squares)) @ axes.T, frac_coords + offset / len(self.rotations)
+
     def symmetrize_vectors(self, vectors: NDArray[np.float64], lattice: NDArray[np.float64]) -> NDArray[np.float64]:
         """The mean over all operations of the rotated vectors, each on the atom where it belongs."""
         total = np.zeros_like(vectors)
