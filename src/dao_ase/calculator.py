@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
@@ -161,6 +161,18 @@ class DAOCalculator(Calculator):
             "pbc": (self.atoms.pbc, atoms.pbc),
         }
         return [name for name, (before, now) in pairs.items() if not np.array_equal(before, now)]
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """A property of the atoms, as ASE gives it; where there is no stress, the error says why."""
+        try:
+            return super().get_property(name, atoms, allow_calculation)
+        except PropertyNotImplementedError as error:
+            if name != "stress":
+                raise
+            raise PropertyNotImplementedError(
+                "these atoms have no stress, for their cell has no volume: give it a third vector, as "
+                "atoms.center(vacuum=10, axis=2) does for a slab, or relax the positions alone, without a filter"
+            ) from error
 
     @torch.inference_mode(False)  # the network is differentiated, also where a caller has no use for gradients
     def calculate(

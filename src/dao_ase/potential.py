@@ -105,7 +105,8 @@ class Potential(nn.Module):
         """An error that names the elements among these atoms that the model was not trained on."""
         unknown = sorted(set(map(int, atomic_numbers)) - set(self.elements))
         if unknown:
-            names = ", ".join(SYMBOLS[z] if 0 < z < len(SYMBOLS) else f"number {z}" for z in unknown)
+            shown = {0: "X (ghost atoms)"} | dict(enumerate(SYMBOLS[1:], start=1))
+            names = ", ".join(shown.get(z, f"number {z}") for z in unknown)
             raise ValueError(
                 f"the crystal contains {names}, which is outside the {len(self.elements)} trained elements; see "
                 "DAOCalculator().elements"

@@ -80,6 +80,8 @@ def test_supercells_are_large_enough():
     assert sides[0] * 2.9 * 3**0.5 / 2 > 12 * 0.9
     for settings, reason in (
         ({"supercell": (0, 1, 1)}, "three positive"),
+        ({"supercell": (2, 2)}, "three positive whole"),
+        ({"temperatures": [-5.0, 300.0]}, "none below zero"),
         ({"displacement": 0.0}, "positive"),
         ({"min_length": 1e9}, r"force constants .* need about"),
         ({"mesh": 1e9}, r"wave vectors of a mesh of 1e\+09 Å need about .* shorter mesh"),

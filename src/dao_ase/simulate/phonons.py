@@ -120,9 +120,9 @@ def phonons(
             raise ValueError(f"the {name} is {length} Å; it must be positive")
     model.refuse_untrained(crystal.atomic_numbers.tolist())
     crystal = right_handed(crystal)  # as phonopy wants it
-    repeats = tuple(supercell) if supercell is not None else enough_repeats(crystal, min_length)
-    if len(repeats) != 3 or min(repeats) < 1:
-        raise ValueError(f"the supercell {list(repeats)} is not three positive whole numbers")
+    if not all(0 <= temperature < np.inf for temperature in temperatures):
+        raise ValueError(f"the temperatures {list(temperatures)} must be finite numbers of K, none below zero")
+    repeats = enough_repeats(crystal, min_length) if supercell is None else _repeats(supercell)
     size = prod((*repeats, len(crystal.atomic_numbers)))
     refuse_too_large(FORCE_CONSTANT_BYTES * size**2, f"the force constants of a supercell of {size} atoms")
     points = mesh**3 / float(crystal.volume[0])
@@ -136,6 +136,14 @@ def phonons(
     program.produce_force_constants(show_drift=False)
     program.symmetrize_force_constants()
     return _evaluate(program, repeats, mesh, temperatures)
+
+
+def _repeats(supercell: Sequence[int]) -> tuple[int, ...]:
+    """Repeats that a user gave, checked."""
+    repeats = np.asarray(supercell)
+    if repeats.shape != (3,) or not np.issubdtype(repeats.dtype, np.integer) or repeats.min() < 1:
+        raise ValueError(f"the supercell {supercell} is not three positive whole numbers")
+    return tuple(repeats.tolist())
 
 
 def enough_repeats(crystal: Crystals, min_length: float) -> tuple[int, ...]:
