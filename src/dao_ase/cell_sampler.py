@@ -3,8 +3,8 @@
 A structure is the best of several candidates. Some begin from noise, as DAO-G was trained to; others from known structure
 types with the cell's elements in their places (`dao_ase.prototypes`), which DAO-G adapts in its last steps. A single
 structure is chosen from both; of several, the first half come from types and the others from noise. DAO-P chooses: the
-lowest energy per atom wins, with a handicap of `WORTH` for each unit by which a type suits the composition worse than the
-best one does, and of `UNKNOWN_TYPE` for what came from noise.
+lowest energy per atom wins, with a handicap of `WORTH` for each power of e by which a type is less likely than the likeliest
+one, and of `UNKNOWN_TYPE` for what came from noise.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ DRAWS = 80
 """Of many structures of one composition each gets fewer tries, so that no more than this are drawn from noise."""
 PROTOTYPES = 4
 """Structure types that are tried for a composition, at least; of many structures each gets one."""
-WORTH, UNKNOWN_TYPE = 0.2, 0.08
-"""Handicaps (eV/atom) for a unit of a type's distance, and for coming from noise."""
+WORTH, UNKNOWN_TYPE = 0.04, 0.05
+"""Handicaps (eV/atom) for each power of e by which a type is less likely than the likeliest, and for coming from noise."""
 
 
 def prototype_ranks(place: int, count: int) -> range:
@@ -180,7 +180,7 @@ class CellSampler:
         owners, attempts, prototypes = zip(*adapted, strict=True) if adapted else ((), (), ())
         drawn = network.draw([cells[i] for i in owners], attempts, guidance, [one.crystal for one in prototypes])
         for index, prototype, structure in zip(owners, prototypes, drawn, strict=True):
-            structure.properties.update(prototype=prototype.like, handicap=WORTH * prototype.distance)
+            structure.properties.update(prototype=prototype.like, handicap=WORTH * prototype.surprise)
             groups[index].append(structure)
         open_ones = [index for index, group in enumerate(groups) if count == 1 or not group]
         owners = tuple(index for index in open_ones for _ in range(tries))

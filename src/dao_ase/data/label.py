@@ -83,8 +83,8 @@ class Distortion:
 class Squeeze:
     """How one bond of a crystal is made too short: what a potential must know of atoms that come close.
 
-    An atom drawn at random and the nearest other one come together to a share of their distance within ``share``, half of the way
-    each, after a mild strain and displacement of everything as in `Distortion`. A lone atom has the mild ones only.
+    An atom drawn at random and the nearest other one come together to a share of their distance within ``share``, half of
+    the way each, after a mild strain and displacement of everything as in `Distortion`. A lone atom has the mild ones only.
     """
 
     share: tuple[float, float] = (0.6, 0.9)
