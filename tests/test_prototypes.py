@@ -136,7 +136,7 @@ def test_what_stands_for_what_is_learnt(library):
     held_out = asked.take(torch.arange(len(members)))
     model, reached = fit(library, epochs=60)
     before, after = measured(library.suitability, held_out), measured(model, held_out)
-    assert after["loss"] < 0.7 * before["loss"] and after["first"] >= before["first"]
+    assert after["surprise"] < 0.7 * before["surprise"] and after["first"] >= before["first"]
     assert set(reached) == {"before", "after"}
 
 

@@ -99,7 +99,7 @@ class PrototypeLibrary:
 
     def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
         self.checksum = checkpoint.checksum(tensors)
-        self.suitability = Suitability(tensors["distances"]).eval().requires_grad_(False)
+        self.suitability = Suitability(tensors["distances"]).requires_grad_(False)
         if learnt := {name[len(LEARNT) :]: one for name, one in tensors.items() if name.startswith(LEARNT)}:
             self.suitability.load_state_dict(learnt)
         arrays = {name: tensor.numpy() for name, tensor in tensors.items() if not name.startswith(LEARNT)}

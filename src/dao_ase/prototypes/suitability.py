@@ -20,8 +20,6 @@ TEMPERATURE = 0.2
 """τ before anything is learnt, in units of d."""
 PENALTY = (0.0, 0.3, 0.1)
 """What is added to d for members that are stable, not stable, and of which nobody knows (`dao_ase.train.kinds`)."""
-DROPOUT = 0.2
-"""The share of the features that is left out while the network learns."""
 IMPOSSIBLE = -1e9
 """The score of a row that holds no member."""
 
@@ -39,9 +37,7 @@ class Suitability(nn.Module):
         self.context = nn.Embedding(elements, width)
         self.pair = nn.Linear(3 * embedding, width)
         self.share = nn.Linear(1, width, bias=False)
-        self.correction = nn.Sequential(
-            nn.Dropout(DROPOUT), nn.Linear(width, width), nn.SiLU(), nn.Dropout(DROPOUT), nn.Linear(width, 1)
-        )
+        self.correction = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
         nn.init.normal_(self.element.weight, std=0.5)
         nn.init.normal_(self.context.weight, std=0.3)
         for last in self.correction[-1].parameters():
@@ -61,11 +57,17 @@ class Suitability(nn.Module):
         """
         alike, spread = self._pairs()
         pairs = placed.long() * len(self.distances) + there.long()
-        context = (self.context(placed[:, 0].long()) * shares[..., None]).sum(1)
+        context = self.described(shares, placed)
         each = silu(spread[pairs] + self.share(shares[:, None, :, None]) + context[:, None, None])
         corrected = self.correction(torch.einsum("cmpw,cp->cmw", each, shares))[..., 0]
         apart = (alike[pairs] * shares[:, None]).sum(-1) + self.penalty[kind.long()]
         return (corrected - self.sharpness * apart).masked_fill(there[..., 0] == 0, IMPOSSIBLE)
+
+    def described(
+        self, shares: Float[Tensor, "cells places"], placed: Integer[Tensor, "cells members places"]
+    ) -> Float[Tensor, "cells width"]:
+        """What the network knows of a composition as a whole, Σ_k x_k c(a_k)."""
+        return (self.context(placed[:, 0].long()) * shares[..., None]).sum(1)
 
     def _pairs(self) -> tuple[Tensor, Tensor]:
         """d of each pair of elements, and what the network sees of it, in rows a · elements + b."""
