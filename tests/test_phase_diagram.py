@@ -160,10 +160,9 @@ def test_folders_of_runs_are_references(tmp_path):
 
 
 def test_files_that_are_no_entries_are_named(tmp_path):
-    for text in ("[{", "[" * 100_000):
-        (tmp_path / "cut.json").write_text(text)
-        with pytest.raises(ValueError, match=r"cut\.json: is no JSON"):
-            read_phases([tmp_path / "cut.json"])
+    (tmp_path / "cut.json").write_text("[{")
+    with pytest.raises(ValueError, match=r"cut\.json: is no JSON"):
+        read_phases([tmp_path / "cut.json"])
     with pytest.raises(ValueError, match="'Xx' is not the symbol"):
         Hull(["Na", "Xx"], ELEMENTS)
 

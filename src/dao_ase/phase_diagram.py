@@ -219,8 +219,7 @@ def _from_json(path: Path, recompute: bool) -> list[Phase]:
 
     try:
         found = loadfn(path)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, ImportError, RecursionError) as error:
-        # what monty cannot make
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, ImportError) as error:  # what monty cannot make
         raise ValueError(f"{path}: is no JSON of pymatgen's: {error}") from error
     entries = found if isinstance(found, list) else [found]
     if all(isinstance(one, Structure) for one in entries):
