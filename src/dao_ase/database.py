@@ -61,8 +61,10 @@ class ScreenDatabase:
     >>> silicon.info = {"rank": 1, "energy_per_atom": -5.4}
     >>> database.write([Outcome("Si", [silicon]), Outcome("Xy", error="'Xy' is not the symbol of an element")])
     >>> database.write([Outcome("Si", [silicon])])  # it stands there already
-    >>> [(line.composition, line.structures, line.error is None) for line in database.done()]
-    [('Si', 1, True), ('Xy', 0, False)]
+    >>> for line in database.done():
+    ...     print(line.composition, line.structures, line.error is None)
+    Si 1 True
+    Xy 0 False
     """
 
     def __init__(self, location: str | Path, run: str) -> None:
