@@ -6,7 +6,7 @@ from numpy.polynomial.legendre import legval
 
 from dao_ase.derivatives import pairs_of
 from dao_ase.invariants import SMALL, SYMMETRIC, Invariants
-from dao_ase.neighbor_attention import NeighborAttention, PairFeatures, collect, gather
+from dao_ase.neighbor_attention import NeighborAttention, PairFeatures, _BoundedSoftmax, collect, gather
 from dao_ase.neighbors import Neighbors, Pairs
 from dao_ase.pair_geometry import DirectionMoments, envelope, waves
 from named import random_potential, skewed, to_crystals
@@ -87,10 +87,22 @@ def test_gather_and_collect_are_transposes_at_every_order():
 
 def test_a_loud_neighbour_beyond_the_cutoff_is_not_heard():
     """Where the envelope is zero, no logit sets the scale of the softmax or overflows in it."""
-    attention = NeighborAttention(8, 2, 4, 3, Invariants(4, DirectionMoments(1)))
+    attention = NeighborAttention(8, 2, 4, 3, Invariants(4, DirectionMoments(1)), bound=60.0)
     rows = Neighbors.from_pairs(Pairs(torch.tensor([0]), torch.tensor([1]), torch.zeros(1, 3, dtype=torch.long)), 2)
     shape = rows.index.shape
     pairs = PairFeatures(torch.full((*shape, 3), 1e4), torch.zeros(shape), torch.zeros(*shape, 4))
     query, pair_query, keys, _ = attention.project(torch.randn(2, 8))
     weights, log_sum = attention.attend(query, pair_query, gather(keys, rows), pairs)
     assert (weights == 0).all() and torch.allclose(log_sum, torch.zeros_like(log_sum))
+
+
+def test_a_last_neighbour_is_let_go_gently():
+    """However large a logit, its weight is bounded, so that it fades over a wide range of distances with the envelope."""
+    logits = torch.full((1, 1, 1), 14.0, dtype=torch.float64)
+    for bound, share in ((60.0, 0.9), (4.0, 0.01)):
+        weights, _ = _BoundedSoftmax.apply(logits, torch.full((1, 1), 1e-4, dtype=torch.float64), bound)
+        assert (weights.item() > share) == (bound == 60.0)
+    below = torch.linspace(-40, 2, 50, dtype=torch.float64)[None, None]
+    weights, _ = _BoundedSoftmax.apply(below, torch.ones(1, 50, dtype=torch.float64), 60.0)
+    softmax = torch.nn.functional.pad(below, (1, 0)).softmax(-1)[..., 1:]
+    assert torch.allclose(weights, softmax, rtol=1e-12), "a bound out of reach is none"

@@ -7,6 +7,7 @@ tensors on the atom, of which invariants.py makes scalars.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -49,32 +50,28 @@ class _Logits(torch.autograd.Function):
         )
 
 
-class _EnvelopedSoftmax(torch.autograd.Function):
-    """a_j = u_j exp(l_j)/Z and Z exp(−p), with p the largest logit of those within the cutoff: exp(l_j − p) never overflows.
+class _BoundedSoftmax(torch.autograd.Function):
+    """a_j = u_j w_j/Z and Z = 1 + Σ_j u_j w_j, with w_j = 1/(e^−l_j + e^−c) = e^c σ(l_j − c), which never exceeds e^c.
 
-    With g_j the derivative by a_j and g the one by Z exp(−p), that by u_j exp(l_j − p) is
-    (g_j − Σ_k g_k a_k)/(Z exp(−p)) + g.
+    With g_j the derivative by a_j and g the one by Z, that by u_j w_j is (g_j − Σ_k g_k a_k)/Z + g.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, envelope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        u = envelope.unsqueeze(1)
-        within = logits * (u > 0)  # what lies beyond the cutoff must not set the scale
-        peak = within.amax(-1, keepdim=True).clamp(min=0) if logits.shape[-1] else logits.new_zeros(1, 1, 1)
-        raw = (logits - peak).clamp(max=0).exp() * u
-        total = raw.sum(-1, keepdim=True) + torch.exp(-peak)
+    def forward(ctx: Any, logits: Tensor, envelope: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+        raw = torch.sigmoid(logits - bound) * (math.exp(bound) * envelope).unsqueeze(1)
+        total = 1 + raw.sum(-1, keepdim=True)
         weights = raw / total
-        ctx.save_for_backward(logits, envelope, peak, weights, total)
-        ctx.mark_non_differentiable(peak)
-        return weights, total, peak
+        ctx.bound = bound
+        ctx.save_for_backward(logits, envelope, weights, total)
+        return weights, total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        logits, envelope, peak, weights, total = ctx.saved_tensors
-        by_weights, by_total, _ = gradients
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (logits, envelope, weights, total), (by_weights, by_total) = ctx.saved_tensors, gradients
         mean = (by_weights * weights).sum(-1, keepdim=True)
-        slope = ((by_weights - mean) / total + by_total) * (logits - peak).clamp(max=0).exp()
-        return slope * envelope.unsqueeze(1), slope.sum(1)
+        share = torch.sigmoid(logits - ctx.bound)
+        slope = ((by_weights - mean) / total + by_total) * (share * math.exp(ctx.bound))
+        return slope * (1 - share) * envelope.unsqueeze(1), slope.sum(1), None
 
 
 class _Gather(torch.autograd.Function):
@@ -136,20 +133,24 @@ class NeighborDensity(nn.Module):
 class NeighborAttention(nn.Module):
     """Attention over the neighbours, with the envelope in the numerator and in the denominator.
 
-        l_ij = q_i·k_j/√c + q̃_i·b_ij,    a_ij = u_ij exp(l_ij) / Z_i,    Z_i = 1 + Σ_j u_ij exp(l_ij)
+        l_ij = q_i·k_j/√d + q̃_i·b_ij,    a_ij = u_ij w_ij / Z_i,    Z_i = 1 + Σ_j u_ij w_ij,    1/w_ij = e^−l_ij + e^−c
         A_i^n = Σ_j a_ij v_j ⊙ (W_e b_ij) ⊗ r̂_ij^⊗n,    o_i = W_o [invariants of A_i, log Z_i]
 
     q̃_i is the pair projection absorbed into the query. The 1 in Z keeps the sum smooth when the last neighbour leaves,
-    and log Z tells the atom how many there are.
+    and log Z tells the atom how many there are. w is exp(l) up to ``bound``, c: were it larger without end, a last
+    neighbour would be held on to until just before the cutoff and then let go at once.
     """
 
     own_head: Tensor
     value_head: Tensor
     order: Tensor
 
-    def __init__(self, width: int, heads: int, key_width: int, radial: int, invariants: Invariants) -> None:
+    def __init__(
+        self, width: int, heads: int, key_width: int, radial: int, invariants: Invariants, bound: float
+    ) -> None:
         super().__init__()
         value_width = invariants.channels
+        self.bound = bound
         self.heads, self.head_width, self.radial = heads, key_width // heads, radial
         self.query = nn.Linear(width, key_width + heads * radial)
         self.key = nn.Linear(width, key_width, bias=False)
@@ -186,8 +187,8 @@ class NeighborAttention(nn.Module):
     ) -> tuple[Float[Tensor, "atoms heads slots"], Float[Tensor, "atoms heads"]]:
         """The attention weights a_ij and log Z_i."""
         logits = _Logits.apply(query, keys, pair_query, pairs.radial)
-        weights, total, peak = _EnvelopedSoftmax.apply(logits, pairs.envelope)
-        return weights, (peak + total.log()).squeeze(-1)
+        weights, total = _BoundedSoftmax.apply(logits, pairs.envelope, self.bound)
+        return weights, total.log().squeeze(-1)
 
 
 def _whose(heads: int, width: int) -> Float[Tensor, "heads width"]:

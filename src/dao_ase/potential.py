@@ -36,6 +36,9 @@ MAX_ATOMIC_NUMBER = len(COVALENT_RADII) - 1
 COULOMB = 14.399645
 """e²/4πε₀ in eV Å."""
 
+NO_BOUND = 60.0
+"""A bound on the attention's logits that none comes near to; its exponential is still far from the largest float32."""
+
 
 @dataclass(frozen=True)
 class PotentialConfig:
@@ -51,6 +54,7 @@ class PotentialConfig:
     aligned: bool = False
     legendre: bool = False
     logarithms: bool = False
+    logit_bound: float = NO_BOUND
     cutoff_min: float = 4.5
     cutoff_offset: float = 2.5
     cutoff_scale: float = 0.8
@@ -85,7 +89,9 @@ class Potential(nn.Module):
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, c.width)
         self.density = NeighborDensity(c.width, c.radial, self._invariants())
         self.blocks = nn.ModuleList(
-            NeighborBlock(c.width, NeighborAttention(c.width, c.heads, c.key_width, c.radial, self._invariants()))
+            NeighborBlock(
+                c.width, NeighborAttention(c.width, c.heads, c.key_width, c.radial, self._invariants(), c.logit_bound)
+            )
             for _ in range(c.layers)
         )
         self.head = nn.Sequential(

@@ -1,13 +1,16 @@
 """A larger potential is the same function, and what is new in it learns."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 
 from dao_ase import checkpoint
+from dao_ase.denoiser import Denoiser, DenoiserConfig
 from dao_ase.derivatives import pairs_of, predict_crystals
 from dao_ase.neighbors import Neighbors
 from dao_ase.potential import Potential, PotentialConfig
-from dao_ase.train.grow import extend, main, widen
+from dao_ase.train.grow import deepen, extend, main, widen
 from named import NAMED, random_potential, rattled, to_crystals
 
 CRYSTALS = to_crystals(*(rattled(NAMED["salt"], 0.1, seed) for seed in range(3)))
@@ -54,6 +57,47 @@ def test_more_layers_and_scalars_are_the_same_function(settings):
     assert torch.allclose(before.energies, after.energies, atol=1e-9)
     assert torch.allclose(before.forces, after.forces, atol=1e-9)
     assert gradient(large)["blocks.1.attention.out.weight"].abs().sum(0).min() > 0  # the new columns learn, too
+
+
+def noisy_crystals() -> tuple[torch.Tensor, ...]:
+    """What DAO-G's network reads: elements, coordinates, the cell's code and matrix, a time."""
+    torch.manual_seed(0)
+    return (
+        torch.randint(1, 90, (2, 5)),
+        torch.rand(2, 5, 3),
+        torch.randn(2, 6),
+        4 * torch.eye(3).expand(2, 3, 3),
+        torch.rand(2),
+    )
+
+
+def test_more_layers_of_dao_g_are_the_same_function_and_learn():
+    small = Denoiser(DenoiserConfig(width=16, layers=2, heads=2, pair_width=8))
+    for block in small.blocks:
+        torch.nn.init.normal_(block.modulation.weight, std=0.1)
+    large = deepen(small, 3)
+    crystals = noisy_crystals()
+    before, after = small(*crystals), large(*crystals)
+    assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
+    sum(part.square().sum() for part in after).backward()
+    assert large.blocks[2].modulation.weight.grad.abs().max() > 0
+    with pytest.raises(ValueError, match="adaptive"):
+        deepen(small, 1)
+
+
+def test_the_command_deepens_dao_g(tmp_path, monkeypatch):
+    small = Denoiser(DenoiserConfig(width=16, layers=2, heads=2, pair_width=8))
+    header = {"model": "denoiser", "config": asdict(small.config), "process": "flow"}
+    checkpoint.save(tmp_path / "small.safetensors", small.state_dict(), header)
+    command = ["grow", str(tmp_path / "small.safetensors"), str(tmp_path / "large.safetensors"), "--layers", "4"]
+    monkeypatch.setattr("sys.argv", command)
+    main()
+    tensors, header = checkpoint.load(tmp_path / "large.safetensors")
+    checkpoint.fill(Denoiser(DenoiserConfig(**header["config"])), tensors, tmp_path)
+    assert header["config"]["layers"] == 4 and header["process"] == "flow"
+    monkeypatch.setattr("sys.argv", [*command, "--rank", "4"])
+    with pytest.raises(SystemExit):
+        main()
 
 
 def test_polynomials_are_the_same_function():

@@ -221,3 +221,11 @@ def test_crystals_at_rest_come_as_often_as_asked(monkeypatch):
     assert len(once.train) == len(twice.train)
     more = twice.repeats - once.repeats
     assert set(more) == {0, 1} and 30 < more.sum() <= 40, "some have held-out formulas"
+
+    stress = np.where(np.arange(40)[:, None, None] < 10, labels.stress, np.nan)
+    monkeypatch.setattr(
+        "dao_ase.train.potential_task.crystals_at_rest", lambda store, files: replace(labels, stress=stress)
+    )
+    cells = load_potential_data(SHARED, at_rest="store", cell_repeats=7)
+    more = cells.repeats - once.repeats
+    assert set(more) == {0, 6} and 5 < (more == 6).sum() <= 10, "those whose stress is known"

@@ -1,10 +1,13 @@
-"""A larger DAO-P that begins where a trained one stands: the function is the same, and there is more to train.
+"""A larger network that begins where a trained one stands: the function is the same, and there is more to train.
 
     python -m dao_ase.train.grow runs/dao_p_longer/weights.safetensors runs/dao_p_wide.safetensors --times 2
     python -m dao_ase.train.grow src/dao_ase/weights/dao_p.safetensors runs/dao_p_aligned.safetensors --aligned --layers 3
     python -m dao_ase.train.grow runs/dao_p_stiff/weights.safetensors runs/dao_p_polynomials.safetensors --legendre
     python -m dao_ase.train.grow src/dao_ase/weights/dao_p.safetensors runs/dao_p_logarithms.safetensors --logarithms
     python -m dao_ase.train.grow runs/dao_p_logarithms_last/weights.safetensors runs/dao_p_rank_4.safetensors --rank 4
+    python -m dao_ase.train.grow src/dao_ase/weights/dao_g.safetensors runs/dao_g_deep.safetensors --layers 9
+
+DAO-P grows in every way named here, DAO-G by layers.
 
 Wider: a state x becomes [x, x]. What reads it shares its weight between the copies at random, W → [W u, W (1 − u)], so that
 the sum is as before and the copies learn different things from the first step on; what writes it writes both.
@@ -16,13 +19,14 @@ Legendre polynomials in place of powers of a cosine: what reads them is converte
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dao_ase import checkpoint
+from dao_ase.denoiser import Denoiser, DenoiserConfig
 from dao_ase.invariants import polynomials
 from dao_ase.potential import Potential, PotentialConfig
 
@@ -87,6 +91,19 @@ def extend(
     return larger
 
 
+def deepen(model: Denoiser, layers: int, *, seed: int = 0) -> Denoiser:
+    """The same DAO-G with ``layers`` layers: the gates of a new one are zero, so that it changes nothing yet."""
+    torch.manual_seed(seed)
+    config = replace(model.config, layers=layers)
+    if config.block != "adaptive" or layers < model.config.layers:
+        raise ValueError(
+            f"only more layers of the adaptive kind begin as the identity, {config} asks for something else"
+        )
+    deeper = Denoiser(config).to(model.code_mean.dtype)
+    deeper.load_state_dict(deeper.state_dict() | model.state_dict())
+    return deeper
+
+
 def _read_anew(weight: Tensor, old: PotentialConfig, new: PotentialConfig) -> Tensor:
     """What reads the scalars of a neighbourhood, and then the logarithms of Z, for those that ``new`` has."""
     rank, channels = old.rank, old.value_width
@@ -116,14 +133,24 @@ def main() -> None:
     parser.add_argument("--logarithms", action="store_true", default=None, help="with logarithms of squares")
     options = parser.parse_args()
     tensors, header = checkpoint.load(options.source)
-    with checkpoint.described_by(options.source):
-        model = Potential(PotentialConfig.from_header(header["config"]))
-    checkpoint.fill(model, tensors, options.source)
     wanted = {name: getattr(options, name) for name in ("layers", "rank", "aligned", "legendre", "logarithms")}
-    model = extend(model, **wanted)
-    if options.times > 1:
-        model = widen(model, options.times)
-    checkpoint.save(options.target, model.state_dict(), header | model.header())
+    model: Potential | Denoiser
+    larger: Potential | Denoiser
+    with checkpoint.described_by(options.source):
+        if header["model"] == "denoiser":
+            model = Denoiser(DenoiserConfig(**header["config"]))
+        else:
+            model = Potential(PotentialConfig.from_header(header["config"]))
+    checkpoint.fill(model, tensors, options.source)
+    if isinstance(model, Denoiser):
+        if options.times > 1 or any(value is not None for name, value in wanted.items() if name != "layers"):
+            parser.error("DAO-G grows by layers only")
+        larger = deepen(model, options.layers or model.config.layers)
+        header |= {"config": asdict(larger.config)}
+    else:
+        larger = widen(extend(model, **wanted), options.times)
+        header |= larger.header()
+    checkpoint.save(options.target, larger.state_dict(), header)
 
 
 if __name__ == "__main__":

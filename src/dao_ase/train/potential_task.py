@@ -51,6 +51,7 @@ def load_potential_data(
     more_dft: Mapping[str | Path, int | Mapping[str, int]] | None = None,
     min_label_atoms: int = 1,
     rest_repeats: int = 1,
+    cell_repeats: int | None = None,
 ) -> PotentialData:
     """The labels of the reference potential and the DFT frames in ``folder``, split by reduced formula.
 
@@ -62,8 +63,9 @@ def load_potential_data(
     ``at_rest`` (at_rest.py). ``more_dft`` are files that ``dao-ase data stiffness`` or ``close-pairs`` wrote, each with how
     often a pass takes each of its frames, of strained crystals by what was done to them (rest, volume, shape, moved) if a
     mapping says so; it takes each label ``label_repeats`` times, each other DFT frame ``dft_repeats`` times, and a crystal
-    at rest ``rest_repeats`` times. Labels of fewer than ``min_label_atoms`` atoms are taken for the references of the
-    elements only: the potential that made them is too soft in simple solids.
+    at rest ``rest_repeats`` times, or ``cell_repeats`` times if its cell is known to be at rest as well. Labels of fewer
+    than ``min_label_atoms`` atoms are taken for the references of the elements only: the potential that made them is too
+    soft in simple solids.
     """
     folder = Path(folder)
     labels = LabelledCrystals.load(folder / "pes_chgnet_0.npz")
@@ -72,8 +74,10 @@ def load_potential_data(
         labels = labels.join(LabelledCrystals.load(path))
     repeats = np.where(labels.num_atoms < min_label_atoms, 0, label_repeats)
     if at_rest:
-        labels = labels.join(crystals_at_rest(at_rest, [folder / "pes_chgnet_0.npz", *more_labels]))
-        repeats = np.pad(repeats, (0, len(labels) - len(repeats)), constant_values=rest_repeats)
+        cell_repeats = rest_repeats if cell_repeats is None else cell_repeats
+        rest = crystals_at_rest(at_rest, [folder / "pes_chgnet_0.npz", *more_labels])
+        labels, known_cell = labels.join(rest), np.isfinite(rest.stress).all((1, 2))
+        repeats = np.append(repeats, np.where(known_cell, cell_repeats, rest_repeats))
     dft, subset, dft_test = _dft_frames(folder)
     dft_repeated = np.full(len(dft), dft_repeats)
     mattersim = len(dft)
