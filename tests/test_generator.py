@@ -210,6 +210,12 @@ def test_weights_of_another_model_are_refused(tmp_path):
         DAOGenerator(str(tmp_path / "w.safetensors"))
 
 
+def test_what_cannot_guide_is_refused_at_once(tmp_path):
+    other = write_random_generator(tmp_path / "g.safetensors")
+    with pytest.raises(CheckpointError, match="holds no stability model"):
+        DAOGenerator(str(other), stability=str(other))
+
+
 @pytest.fixture(scope="module")
 def guided(tmp_path_factory) -> DAOGenerator:
     """A generator and a stability model of random weights."""

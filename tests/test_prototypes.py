@@ -205,6 +205,15 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         CellSampler(str(weights), prototypes=str(damaged)).sample_cells([Composition.parse("NaCl")], [0])
 
 
+@pytest.mark.parametrize("wrong", [{"distances": torch.zeros(3, 3)}, {"suitability.sharpness": torch.ones(2)}])
+def test_structure_types_that_do_not_fit_together_are_named(tmp_path, wrong):
+    tensors, header = checkpoint.load(checkpoint.default_weights("prototypes"))
+    tensors = {name: one for name, one in tensors.items() if not name.startswith("member_elements")} | wrong
+    checkpoint.save(file := tmp_path / "types.safetensors", tensors, header)
+    with pytest.raises(checkpoint.CheckpointError, match=r"types.safetensors' holds structure types that do not fit"):
+        PrototypeLibrary.load(file)
+
+
 def test_the_installed_library_finds_what_is_well_known():
     library = PrototypeLibrary.load(checkpoint.default_weights("prototypes"))
     assert len(library) > 20_000

@@ -126,7 +126,12 @@ class PrototypeLibrary:
         tensors, header = checkpoint.load(path)
         if header.get("model") != "prototypes":
             raise checkpoint.CheckpointError(f"{str(path)!r} holds no structure types")
-        return cls(tensors)
+        try:
+            return cls(tensors)
+        except (IndexError, KeyError, RuntimeError, ValueError) as error:
+            raise checkpoint.CheckpointError(
+                f"{str(path)!r} holds structure types that do not fit together: {error}"
+            ) from error
 
     def __len__(self) -> int:
         return len(self._counts)
