@@ -164,7 +164,7 @@ class Ablation:
             "samples": self.options.samples,
             "guidance": self.options.guidance,
             "tries": self.options.tries,
-            "model": {"generator": self.generator.name, "weights": self.generator.fingerprint},
+            "model": {"generator": self.generator.sampler.name, "weights": self.generator.sampler.fingerprint},
             "known crystals": self.known.quality(),
             "other weights": {name: one.fingerprint for name, one in self.others.items()},
             "generation": rows,

@@ -114,7 +114,7 @@ if __name__ == "__main__":
             "date": time.strftime("%Y-%m-%d"),
             "pw.x": report["versions"]["pw.x"],
             "k-spacing": report["settings"]["k-spacing (1/Å)"],
-            "weights of DAO-G": DAOGenerator().fingerprint,
+            "weights of DAO-G": DAOGenerator().sampler.fingerprint,
             "weights of DAO-P": report["versions"]["DAO-P's weights"],
             "pseudopotentials": {element: one["file"] for element, one in report["pseudopotentials"].items()},
         }

@@ -79,7 +79,7 @@ def measured(options: Any) -> dict[str, Any]:
         "set": options.set,
         "references": len(known),
         "samples of each": options.samples,
-        "model": generator.fingerprint,
+        "model": generator.sampler.fingerprint,
         "strengths": {f"{strength:g}": described(row, rows[0.0], judges.names) for strength, row in rows.items()},
     }
 

@@ -44,7 +44,7 @@ SEEN = {"mpts_52": "mp20_train.npz"}
 
 def substituted(known: list[Structure]) -> dict[str, Any]:
     """How often the type that suits a composition best matches once its elements are exchanged, and nothing else is done."""
-    library = DAOGenerator().library
+    library = DAOGenerator().sampler.library
     types = [library.suited(Composition.from_atomic_numbers(one.atomic_numbers)) for one in known]
     made = [[to_structures(one[0].crystal)[0]] if len(one) else [] for one in types]
     report = summarise(compare(made, known))
@@ -71,7 +71,7 @@ if __name__ == "__main__":
     ):
         generator = DAOGenerator(**how)
         with tempfile.TemporaryDirectory() as folder:
-            figures[name] = {"evaluations a sample": generator.evaluations(samples)} | run_benchmark(
+            figures[name] = {"evaluations a sample": generator.sampler.evaluations(samples)} | run_benchmark(
                 generator, file, Path(folder), samples=samples, limit=limit, seed=options.seed, progress=True, seen=seen
             )
     known = references(file, one, options.seed, identifiers(seen) if seen else frozenset())

@@ -105,7 +105,11 @@ if __name__ == "__main__":
     options = parser.parse_args()
     count, steps = (2, 5) if options.quick else (options.samples, 200)
     generator = DAOGenerator(options.weights)
-    figures: dict[str, Any] = {"samples": count, "model": generator.name, "weights": generator.fingerprint}
+    figures: dict[str, Any] = {
+        "samples": count,
+        "model": generator.sampler.name,
+        "weights": generator.sampler.fingerprint,
+    }
     for formula, known in known_structures(options.data).items():
         figures[formula] = measure(generator, formula, known, count, options.seed, steps)
     if not options.quick:

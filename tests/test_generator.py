@@ -230,7 +230,7 @@ def test_guidance_is_one_keyword_and_off_at_zero(generator, guided):
     assert off == generator.generate("NaCl", n=3, rank=False)
     assert on != off and len(on) == 3
     assert guided.generate("NaCl", n=3, guidance=3.0, rank=False) == on
-    assert guided._network.guide(np.float32(3)) == guided._network.guide(3)
+    assert guided.sampler.guide(np.float32(3)) == guided.sampler.guide(3)
 
 
 def test_relaxing_keeps_what_the_sites_carry_and_drops_energies_of_before():
@@ -258,7 +258,7 @@ def test_what_torch_is_told_changes_nothing(guided, state):
     how = {"n": 2, "seed": 3, "guidance": 2.0, "rank": "stability"}
     expected = guided.generate("NaCl", **how)
     with STATES_OF_TORCH[state]():
-        again = DAOGenerator(guided.weights, stability=guided.stability)
+        again = DAOGenerator(guided.sampler.weights, stability=guided.sampler.stability)
         made = [generator.generate("NaCl", **how) for generator in (guided, again)]
     for structures in [*made, again.generate("NaCl", **how)]:
         for one, other in zip(structures, expected, strict=True):
@@ -267,7 +267,7 @@ def test_what_torch_is_told_changes_nothing(guided, state):
 
 
 def test_ranking_by_stability(guided):
-    single = DAOGenerator(guided.weights, stability=guided.stability, prototypes=False, tries=1)
+    single = DAOGenerator(guided.sampler.weights, stability=guided.sampler.stability, prototypes=False, tries=1)
     for generator in (guided, single):  # the latter has nothing to choose from
         ranked = generator.generate("NaCl", n=4, rank="stability")
         energies = [one.properties["e_above_hull"] for one in ranked]
@@ -304,4 +304,4 @@ def test_a_model_that_reads_lattices_otherwise_does_not_guide(tmp_path):
     save(tmp_path / "s.safetensors", tensors | {"denoiser.code_std": torch.ones(6)}, header)
     generator = DAOGenerator(str(tmp_path / "g.safetensors"), stability=str(tmp_path / "s.safetensors"))
     with pytest.raises(CheckpointError, match="standardises lattices otherwise"):
-        generator.guide(1.0)
+        generator.sampler.guide(1.0)

@@ -83,7 +83,8 @@ def run_benchmark(
     if samples < 1 or (limit is not None and limit < 1):
         raise ValueError(f"samples is {samples} and limit {limit}; both must be at least 1")
     first_seed = seed_of(seed)
-    generator.guide(guidance)  # refuses what cannot be, before results of other settings are put aside
+    sampler = generator.sampler
+    sampler.guide(guidance)  # refuses what cannot be, before results of other settings are put aside
     known = identifiers(seen) if seen else frozenset()
     unreadable: list[Rejected] = []
     reference = references(file, limit, seed, known, unreadable.append)
@@ -95,12 +96,12 @@ def run_benchmark(
         raise ValueError(f"DAO-G can make no crystal of {str(file)!r}: {left_out}")
     settings = {
         "file": file.name, "references": len(reference), "crystals": _digest(reference), "samples": samples, "seed": seed,
-        "sampler": asdict(generator.settings), "tries": generator.tries_of(samples), "guidance": guidance,
-        "model": generator.name, "weights": generator.fingerprint,
+        "sampler": asdict(sampler.settings), "tries": sampler.tries_of(samples), "guidance": guidance,
+        "model": sampler.name, "weights": sampler.fingerprint,
     }  # fmt: skip
-    if generator.library:
-        settings["prototypes"] = len(generator.library)
-    if generator.library or guidance or max(samples, generator.tries_of(samples)) > 1:  # DAO-P has a say
+    if sampler.library:
+        settings["prototypes"] = len(sampler.library)
+    if sampler.library or guidance or max(samples, sampler.tries_of(samples)) > 1:  # DAO-P has a say
         settings["chosen by"] = checkpoint.checksum(checkpoint.load(checkpoint.default_weights("dao_p"))[0])[:8]
     if seen:
         settings["unseen by"] = seen.name
@@ -186,7 +187,7 @@ def predict(
     """``samples`` structures with the atoms of each reference."""
     cells = [Composition.from_atomic_numbers(one.atomic_numbers) for one in reference for _ in range(samples)]
     ranks = [prototype_ranks(place, samples) for _ in reference for place in range(samples)]
-    made = generator.sample_cells(cells, range(seed, seed + len(cells)), guidance, count=samples, ranks=ranks)
+    made = generator.sampler.sample_cells(cells, range(seed, seed + len(cells)), guidance, count=samples, ranks=ranks)
     return [made[start : start + samples] for start in range(0, len(made), samples)]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from dao_ase import checkpoint
@@ -81,6 +82,11 @@ class CellSampler:
         return list(self._network.header["elements"])
 
     @property
+    def formula_units(self) -> dict[str, dict[str, int]]:
+        """How often the training crystals of each kind of formula have how many formula units in their cells."""
+        return self._network.header["formula_units"]
+
+    @property
     def max_atoms(self) -> int:
         """The largest cell that was trained on."""
         own = int(self._network.header["max_atoms"])
@@ -109,7 +115,7 @@ class CellSampler:
             return None
         return PrototypeLibrary.load(default_weights("prototypes") if wanted is True else wanted)
 
-    def guide(self, scale: float) -> Guidance | None:
+    def guide(self, scale: float | Real) -> Guidance | None:
         """Guidance of this strength, as `TrainedNetwork.guide` has it."""
         return self._network.guide(scale)
 

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from dao_ase.calculator import load_potential
+from dao_ase.cell_sampler import CellSampler
 from dao_ase.cells import SEED_STRIDE
 from dao_ase.checkpoint import default_weights
 from dao_ase.composition import Composition
@@ -28,7 +29,6 @@ from dao_ase.data.parallel import once, one_thread, parallel_map
 from dao_ase.data.store import INDEX, CrystalStore
 from dao_ase.derivatives import predict_crystals
 from dao_ase.gates import refusal
-from dao_ase.generator import DAOGenerator
 from dao_ase.potential import Potential
 from dao_ase.whole_files import replacing
 
@@ -116,7 +116,7 @@ def _draw_part(path: str, indices: list[int], rules: DrawRules, weights: str | N
         SEED_STRIDE * rules.seed + rules.each * indices[owner] + place % rules.each
         for place, owner in enumerate(owners)
     ]
-    made = DAOGenerator(weights, tries=1, prototypes=False).sample_cells(cells, seeds, ranks=[range(0)] * len(cells))
+    made = CellSampler(weights, tries=1, prototypes=False).sample_cells(cells, seeds, ranks=[range(0)] * len(cells))
     passed = [place for place, one in enumerate(made) if refusal(one) is None]
     energies = _energies_per_atom(potential, from_structures([made[place] for place in passed])) - hull[owners[passed]]
     names = store.ids

@@ -51,7 +51,7 @@ class _Request:
     ranks: range
 
 
-class DAOGenerator(CellSampler, MSONable):
+class DAOGenerator(MSONable):
     """Predicts crystal structures with DAO-G.
 
     >>> structures = DAOGenerator().generate("CsV3Sb5", n=20)
@@ -86,20 +86,28 @@ class DAOGenerator(CellSampler, MSONable):
         for name, count in (("tries", tries), ("steps", steps)):
             if count is not None:
                 whole_number(name, count)
-        super().__init__(
-            weights, device=device, tries=tries, prototypes=prototypes, stability=stability,
-            steps=steps, anti_annealing=anti_annealing, lattice_noise=lattice_noise,
-        )  # fmt: skip
+        self._options: dict[str, Any] = {
+            "weights": weights, "device": device, "tries": tries, "prototypes": prototypes, "stability": stability,
+            "steps": steps, "anti_annealing": anti_annealing, "lattice_noise": lattice_noise,
+        }  # fmt: skip
+        self.sampler = CellSampler(**self._options)
+        """What draws: the networks, the structure types, the choice among candidates."""
         self.refused: Counter[str] = Counter()
         """How many samples the geometry gates refused in the last call, by reason."""
 
     def as_dict(self) -> dict[str, Any]:
         """The settings, as monty's MSONable writes them; the weights stay in their file."""
-        settings = {
-            "weights": self.weights, "device": self.device, "stability": self.stability,
-            "tries": self._tries, "prototypes": self._prototypes, **self._changes,
-        }  # fmt: skip
-        return {"@module": type(self).__module__, "@class": type(self).__name__, **settings}
+        return {"@module": type(self).__module__, "@class": type(self).__name__, **self._options}
+
+    @property
+    def elements(self) -> list[str]:
+        """The elements that DAO-G was trained on."""
+        return self.sampler.elements
+
+    @property
+    def max_atoms(self) -> int:
+        """The largest cell that was trained on."""
+        return self.sampler.max_atoms
 
     def generate(
         self,
@@ -183,39 +191,17 @@ class DAOGenerator(CellSampler, MSONable):
         """Relaxes, symmetrizes, ranks and deduplicates structures of one composition, as `generate` does."""
         return self.finish_groups([structures], **how)[0]
 
-    def finish_groups(
-        self,
-        groups: Sequence[list[Structure]],
-        *,
-        relax: bool = False,
-        rank: bool | str = True,
-        deduplicate: bool = False,
-        symmetrize: bool = False,
-        progress: bool = False,
-    ) -> list[list[Structure]]:
+    def finish_groups(self, groups: Sequence[list[Structure]], **how: Any) -> list[list[Structure]]:
         """As `finish`, for one list of structures for each composition: all are relaxed together, and each is ranked."""
-        from dao_ase import rank as ranking
+        from dao_ase.rank import finished
 
-        together = [structure for group in groups for structure in group]
-        if relax:
-            together = ranking.relax_structures(together, progress=progress)
-        if symmetrize:
-            together = ranking.with_missing_energies([ranking.symmetrized(structure) for structure in together])
-        remaining = iter(together)
-        finished = [list(islice(remaining, len(group))) for group in groups]
-        finished = ranking.ranked_groups(finished, rank, self.stability)
-        if deduplicate:
-            finished = [ranking.distinct(group) for group in finished]
-        for group in finished:
-            for structure in group:
-                structure.properties["space_group"] = ranking.space_group(structure)
-        return finished
+        return finished(groups, stability=self._options["stability"], **how)
 
     def cells(
         self, composition: Any, n: int, formula_units: int | Sequence[int] | str = 1, max_atoms: int | None = None
     ) -> list[Composition]:
         """The content of the ``n`` cells that will be sampled for a composition; refuses what cannot be sampled."""
-        rules = CellRules(self.elements, self.max_atoms, self._network.header["formula_units"])
+        rules = CellRules(self.elements, self.max_atoms, self.sampler.formula_units)
         return rules.cells(composition, n, formula_units, max_atoms)
 
     def _accepted(
@@ -227,7 +213,7 @@ class DAOGenerator(CellSampler, MSONable):
             while waiting := list(islice(requests, CHUNK)):
                 for _ in range(MAX_ATTEMPTS):
                     failed = []
-                    structures = self.sample_cells(
+                    structures = self.sampler.sample_cells(
                         [one.cell.in_iupac_order for one in waiting], [one.seed for one in waiting], guidance,
                         count=n, ranks=[one.ranks for one in waiting],
                     )  # fmt: skip

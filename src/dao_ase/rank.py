@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,36 @@ ENERGIES = ("energy_per_atom", "e_above_hull")
 
 RANKS = (True, False, "likely", "energy", "stability")
 """Orders that `ranked_groups` knows; True is "likely"."""
+
+
+def finished(
+    groups: Sequence[list[Structure]],
+    *,
+    relax: bool = False,
+    rank: bool | str = True,
+    deduplicate: bool = False,
+    symmetrize: bool = False,
+    stability: str | None = None,
+    progress: bool = False,
+) -> list[list[Structure]]:
+    """Structures as a user sees them, one list for each composition: all relaxed together, each list ranked.
+
+    Keywords mean what they mean for `dao_ase.generator.DAOGenerator.generate`; ``stability`` are the weights of another
+    stability model than the installed one.
+    """
+    together = [structure for group in groups for structure in group]
+    if relax:
+        together = relax_structures(together, progress=progress)
+    if symmetrize:
+        together = with_missing_energies([symmetrized(structure) for structure in together])
+    remaining = iter(together)
+    ranked = ranked_groups([list(islice(remaining, len(group))) for group in groups], rank, stability)
+    if deduplicate:
+        ranked = [distinct(group) for group in ranked]
+    for group in ranked:
+        for structure in group:
+            structure.properties["space_group"] = space_group(structure)
+    return ranked
 
 
 def installed_potential() -> Potential | None:

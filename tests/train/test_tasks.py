@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
 def test_a_trained_run_generates(folder):
     generator = DAOGenerator(str(folder / "run" / "weights.safetensors"), steps=2)
     assert generator.elements == ["Na", "Cl"]
-    assert len(generator.sample_cells(generator.cells("NaCl", 3), [0, 1, 2])) == 3
+    assert len(generator.sampler.sample_cells(generator.cells("NaCl", 3), [0, 1, 2])) == 3
     with pytest.raises(ValueError, match="at most 2"):
         generator.generate("Na2Cl2")
 
@@ -126,7 +126,7 @@ def test_published_weights_are_small_and_say_how_good_they_are(folder, monkeypat
     publish.main()
     header = read_header(target)
     assert header["val"]["match_rate"] == 0.5 and header["name"] == "tiny"
-    assert DAOGenerator(target).settings.steps == 7
+    assert DAOGenerator(target).sampler.settings.steps == 7
     monkeypatch.setattr(publish, "MAX_BYTES", 10)
     with pytest.raises(ValueError, match="at most 20"):
         publish.main()

@@ -85,7 +85,7 @@ def generate(
         units = parse_formula_units(formula_units)
         for formula in wanted:  # refuse everything that is wrong before the work begins
             generator.cells(formula, number, units, max_atoms)
-        generator.guide(guidance)
+        generator.sampler.guide(guidance)
         seed_of(seed)
         if (output / SETTINGS).exists():
             raise ValueError(f"{output} holds a screening of dao-ase screen; give another folder")

@@ -110,7 +110,7 @@ def _proposed(formula: str, folder: Path, settings: SearchSettings) -> Row:
 
     generator = DAOGenerator()
     how = [settings.number, settings.seed, settings.max_atoms, settings.symmetrize]
-    asked = [formula, *how, generator.fingerprint, potential_digest()]
+    asked = [formula, *how, generator.sampler.fingerprint, potential_digest()]
     file = folder / f"proposed-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]}.json"
     if file.exists():
         return cast("Row", json.loads(file.read_text(encoding="utf-8")))
@@ -121,7 +121,7 @@ def _proposed(formula: str, folder: Path, settings: SearchSettings) -> Row:
     ended = time.perf_counter(), time.process_time()
     found = {
         "drawn": len(drawn),
-        "model": generator.name,
+        "model": generator.sampler.name,
         "times": times_of(Times(ended[0] - started[0], ended[1] - started[1])),
         "sampling": times_of(Times(sampled[0] - started[0], sampled[1] - started[1])),
         "candidates": [
