@@ -1,6 +1,7 @@
 """From a TOML file and a folder of crystals to weights that generate."""
 
 import json
+import sys
 import shutil
 
 import pytest
@@ -139,6 +140,9 @@ def test_published_weights_of_other_models(folder, monkeypatch):
     publish.main()
     header = read_header(target)
     assert header["name"] == "s" and header["guidance"] == {"start": 0.5} and header["training"]["step"] == 6
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--logit-bound", "7"])
+    publish.main()
+    assert read_header(target)["config"] == header["config"] | {"logit_bound": 7.0}
     monkeypatch.setattr("sys.argv", ["publish", source, target, "--name", "s"])
     with pytest.raises(SystemExit):
         publish.main()
