@@ -1,8 +1,8 @@
 """From a TOML file and a folder of crystals to weights that generate."""
 
 import json
-import sys
 import shutil
+import sys
 
 import pytest
 from click.testing import CliRunner

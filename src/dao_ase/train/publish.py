@@ -55,7 +55,9 @@ def main() -> None:
     parser.add_argument("--lattice-noise", type=float, default=1.0, help="DAO-G: spread of the first cells")
     parser.add_argument("--tries", type=int, default=1, help="DAO-G: attempts at each structure")
     parser.add_argument("--report", type=Path, help="DAO-G: report.json of dao-ase evaluate on the validation crystals")
-    parser.add_argument("--logit-bound", type=float, help="DAO-P: another bound on the attention's logits than in training")
+    parser.add_argument(
+        "--logit-bound", type=float, help="DAO-P: another bound on the attention's logits than in training"
+    )
     parser.add_argument("--header", type=Path, help="other models: a JSON file with what the header should say besides")
     options = parser.parse_args()
     if (options.report is None) == (options.header is None):
