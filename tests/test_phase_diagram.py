@@ -107,6 +107,13 @@ def test_tables_of_spreadsheets_and_packed_ones(tmp_path):
         read_phases([tmp_path / "SHEET.CSV"], recompute=True)
 
 
+def test_decimal_commas_and_tables_with_tabs(tmp_path):
+    (tmp_path / "sheet.csv").write_text("composition;energy_per_atom\nNaCl;-3,25\n")
+    (tmp_path / "sheet.tsv").write_text("composition\tenergy_per_atom\nNaCl\t-3.25\n")
+    for name in ("sheet.csv", "sheet.tsv"):
+        assert read_phases([tmp_path / name]) == [Phase("NaCl", -3.25, f"{name}:2")]
+
+
 def test_formulas_stand_in_the_columns_of_the_materials_project(tmp_path):
     (tmp_path / "mp.csv").write_text("material_id,formula_pretty,energy_per_atom\nmp-1,NaCl,-3.3\n")
     assert read_phases([str(tmp_path / "mp.csv")]) == [Phase("NaCl", -3.3, "mp.csv:2")]

@@ -1,5 +1,7 @@
 """Labels: frames are what the rules say, labels are the teacher's, and a run that is killed continues to the same file."""
 
+from subprocess import CalledProcessError
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -139,6 +141,31 @@ def test_what_a_calculator_cannot_do_stops_nothing(tmp_path):
     assert counts == {"kept": 4, "left out": 1}
     with pytest.raises(ValueError, match="there is no 'nobody' to call in a module 'ase'"):
         label_store(store, "ase:nobody", tmp_path / "other.npz", progress=False)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no convergence"), CalledProcessError(1, "pw.x"), KeyError("Ag")])
+def test_a_calculation_that_fails_costs_one_frame(store, tmp_path, caplog, error):
+    class Fails(EMT):
+        def calculate(self, atoms, properties, system_changes):
+            if "Ag" in atoms.symbols:
+                raise error
+            super().calculate(atoms, properties, system_changes)
+
+    rules = LabelRules(2, max_force=1e6)
+    counts = label_store(store, lambda: ase_teacher(Fails()), tmp_path / "a.npz", rules, progress=False)
+    assert counts == {"kept": 6, "left out": 2}
+    (said,) = caplog.messages
+    assert said.startswith("Ag4 gets no label: ") and str(error) in said
+
+
+def test_stresses_that_are_no_numbers_are_left_out(store, tmp_path):
+    def breaks(frames):
+        stresses = [np.full((3, 3), np.nan), *([np.eye(3)] * (len(frames) - 1))]
+        return [Label(0.0, np.zeros((4, 3)), stress) for stress in stresses]
+
+    rules = LabelRules(distortion=Distortion(kept=1.0))
+    counts = label_store(store, lambda: breaks, tmp_path / "a.npz", rules, progress=False)
+    assert counts == {"kept": 3, "left out": 1}
 
 
 @pytest.mark.slow

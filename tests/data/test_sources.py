@@ -242,6 +242,31 @@ def test_ase_database_and_trajectory(tmp_path):
     assert len(read_all(tmp_path / "a.traj")[0]) == 3
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_ase_databases_in_json_keep_what_was_written_beside_the_atoms(tmp_path, packed):
+    file = tmp_path / "a.json"
+    with connect(file) as database:
+        for atoms in frames():
+            database.write(atoms, gap=1.5, family="metal")
+    if packed:
+        (tmp_path / "a.json.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file = tmp_path / "a.json.gz"
+    records, rejected = read_all(file)
+    assert not rejected and [record.labels["energy"] for record in records] == [0, -1, -2]
+    assert {(record.labels["gap"], record.texts["family"]) for record in records} == {(1.5, "metal")}
+    (tmp_path / "other.json").write_text('{"gap": 1.5}')
+    assert "ASE cannot read on: UnknownFileTypeError" in read_all(tmp_path / "other.json")[1][0].reason
+
+
+@pytest.mark.parametrize("name", ["a.extxyz", "a.traj", "a.db"])
+def test_every_number_of_a_calculator_is_a_label(tmp_path, name):
+    atoms = bulk("Fe")
+    atoms.calc = SinglePointCalculator(atoms, energy=-8.2, free_energy=-8.3, magmom=2.2, forces=np.zeros((1, 3)))
+    write(tmp_path / name, atoms)
+    ((record,), _) = read_all(tmp_path / name)
+    assert [record.labels[one] for one in ("energy", "free_energy", "magmom")] == [-8.2, -8.3, 2.2]
+
+
 @pytest.mark.parametrize(
     ("change", "rule"),
     [

@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import random
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, make_supercell
+from ase.io import write
 from click.testing import CliRunner
 from pymatgen.core import Molecule
 
@@ -19,7 +21,7 @@ from dao_ase import checkpoint
 from dao_ase.calculator import save_potential
 from dao_ase.cli import main
 from dao_ase.composition import reduced_key
-from dao_ase.convert import from_atoms
+from dao_ase.convert import from_atoms, structure_from_atoms
 from dao_ase.data.reading import read
 from dao_ase.data.sources import open_source
 from dao_ase.data.splits import formula_folds
@@ -375,12 +377,49 @@ def test_text_in_place_of_a_number_is_shown(tmp_path, trunk):
     source = open_source(tmp_path / "table.csv")
     table = read_table([source], Target("hardness"), trunk.elements)
     assert table.ids == ["Cu"] and table.left_out[0].rule == "not a number" and "'1,234.5'" in table.left_out[0].reason
-    (tmp_path / "table.csv").write_text("id;file;hardness\nCu;copper.cif;3,5\n")
+    (tmp_path / "table.csv").write_text('id,file,hardness\nCu,copper.cif,"3,5"\n')
     with pytest.raises(
         ValueError,
         match=r"with numbers: none; 1 cannot be used, Cu: the column 'hardness' holds '3,5'; .* decimal point",
     ):
         read_table([source], Target("hardness"), trunk.elements)
+
+
+def test_decimal_commas_are_read_where_semicolons_separate(tmp_path):
+    bulk("Cu").write(tmp_path / "copper.cif")
+    numbers = ["3,5", "-1,25E-3", " 7 ", "1.234,5", "3,4,5", "a, 5"]
+    rows = "".join(f"{place};copper.cif;{number}\n" for place, number in enumerate(numbers))
+    (tmp_path / "table.csv").write_text(f"id;file;hardness\n{rows}")
+    records = list(read(open_source(tmp_path / "table.csv")))
+    assert [record.labels["hardness"] for record in records[:3]] == [3.5, -1.25e-3, 7]
+    assert [record.texts["hardness"] for record in records[3:]] == numbers[3:]
+
+
+def test_a_row_that_names_a_file_of_many_crystals_is_left_out(tmp_path):
+    copper, silver = bulk("Cu"), bulk("Ag")
+    copper.write(tmp_path / "copper.cif")
+    silver.write(tmp_path / "silver.cif")
+    blocks = [(tmp_path / name).read_text().replace("image0", name) for name in ("copper.cif", "silver.cif")]
+    (tmp_path / "both.cif").write_text("\n".join(blocks))
+    write(tmp_path / "both.extxyz", [copper, silver])
+    (tmp_path / "table.csv").write_text("file,hardness\ncopper.cif,3\nboth.cif,2\nboth.extxyz,1\n")
+    left_out = []
+    assert len(list(read(open_source(tmp_path / "table.csv"), left_out.append))) == 1
+    assert ["holds 2 structures" in row.reason for row in left_out] == [True, True]
+
+
+def test_tables_of_matbench_without_structures_and_truth_values_say_so(tmp_path, trunk):
+    site = {"species": [{"element": "Cu", "occu": 1}], "abc": [0, 0, 0]}
+    structure = {"lattice": {"matrix": (3.6 * np.eye(3)).tolist()}, "sites": [site]}
+    for name, columns, row in (
+        ("matbench_expt_gap.json", ["composition", "gap expt"], ["NaCl", 8.5]),
+        ("matbench_mp_is_metal.json", ["structure", "is_metal"], [structure, True]),
+    ):
+        (tmp_path / name).write_text(json.dumps({"index": [0], "columns": columns, "data": [row]}))
+    with pytest.raises(ValueError, match=r"no column 'structure'; it has composition, gap expt"):
+        read_table([open_source(tmp_path / "matbench_expt_gap.json")], Target("gap expt"), trunk.elements)
+    with pytest.raises(ValueError, match=r"the column 'is_metal' holds 'True'"):
+        read_table([open_source(tmp_path / "matbench_mp_is_metal.json")], Target("is_metal"), trunk.elements)
 
 
 def test_families_may_have_numbers(tmp_path, trunk):
@@ -564,3 +603,33 @@ def test_tables_are_predicted_whatever_case_their_names_have(predictor, tmp_path
     (tmp_path / "TABLE.CSV").write_text("id,file\nhalite,salt.cif\n")
     done = CliRunner().invoke(main, ["predict", str(tmp_path / "volume.safetensors"), str(tmp_path / "TABLE.CSV")])
     assert done.exit_code == 0 and "TABLE.CSV#halite  NaCl  volume" in done.stdout
+
+
+def test_whatever_can_be_learnt_from_can_be_predicted(predictor, tmp_path):
+    predictor.save(tmp_path / "volume.safetensors")
+    salt = bulk("NaCl", "rocksalt", a=5.6)
+    salt.write(tmp_path / "salt.cif")
+    (tmp_path / "table.tsv").write_text("id\tfile\nhalite\tsalt.cif\n")
+    with zipfile.ZipFile(tmp_path / "table.csv.zip", "w") as archive:
+        archive.writestr("table.csv", 'id,cif\nhalite,"' + (tmp_path / "salt.cif").read_text() + '"\n')
+    structure = structure_from_atoms(salt)
+    with gzip.open(tmp_path / "matbench_k.json.gz", "wt") as file:
+        json.dump({"index": [7], "columns": ["structure", "k"], "data": [[structure.as_dict(), 1]]}, file)
+    atoms = {"lattice_mat": salt.cell.tolist(), "coords": salt.positions.tolist(), "elements": ["Na", "Cl"]}
+    (tmp_path / "jarvis.json").write_text(json.dumps([{"jid": "JVASP-1", "atoms": atoms | {"cartesian": True}}]))
+    (tmp_path / "structures.json").write_text(json.dumps([structure.as_dict()]))
+    names = ["table.tsv", "table.csv.zip", "matbench_k.json.gz", "jarvis.json", "structures.json", "salt.cif"]
+    files = [str(tmp_path / name) for name in names]
+    done = CliRunner().invoke(main, ["predict", str(tmp_path / "volume.safetensors"), *files, "--json"])
+    assert done.exit_code == 0, done.output
+    values = [row["value"] for row in json.loads(done.stdout)]
+    assert len(values) == len(names) and values == pytest.approx(values[:1] * len(names), rel=1e-4)
+
+
+def test_a_folder_of_other_things_does_not_hide_an_installed_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gap").mkdir()
+    assert find_model("gap") == checkpoint.default_weights("gap")
+    (tmp_path / "gap" / "left_out.jsonl").write_text("")  # of a fine-tuning that was interrupted
+    with pytest.raises(checkpoint.CheckpointError, match="did not finish"):
+        find_model("gap")
