@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dao_ase.composition import ATOMIC_NUMBERS, Composition
-from dao_ase.data.reading import FORMULA_COLUMNS, MORE_CELLS, ending, opened_text, separator
+from dao_ase.data.reading import FORMULA_COLUMNS, MORE_CELLS, ending, opened_text, separator, with_point
 from dao_ase.database import SETTINGS, open_screen
 from dao_ase.runs import SUMMARY, records_of
 
@@ -124,9 +124,9 @@ def read_phases(paths: Iterable[str | Path], recompute: bool = False) -> list[Ph
         kind = ending(path)
         if path.is_dir():
             found += phases_of_run(path)[0]
-        elif kind == ".csv" and recompute:
+        elif kind in (".csv", ".tsv") and recompute:
             raise ValueError(f"{path}: --recompute needs structures, and a table has energies alone")
-        elif kind == ".csv":
+        elif kind in (".csv", ".tsv"):
             found += _from_csv(path)
         elif kind == ".json":
             found += _from_json(path, recompute)
@@ -187,7 +187,8 @@ def systems_of(phases: Iterable[Phase]) -> list[frozenset[str]]:
 def _from_csv(path: Path) -> list[Phase]:
     with opened_text(path) as file:
         head = file.readline()
-        reader = csv.DictReader(chain([head], file), delimiter=separator(head))
+        between = separator(head)
+        reader = csv.DictReader(chain([head], file), delimiter=between)
         reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or ()]
         rows = [(reader.line_num, row) for row in reader if any(row.values())]
     column = next((name for name in FORMULA_COLUMNS if name in columns), None)
@@ -202,9 +203,8 @@ def _from_csv(path: Path) -> list[Phase]:
                 raise ValueError("there is no composition")
             if any(row.get(None, ())):  # type: ignore[call-overload]  # what DictReader has no name for
                 raise ValueError(MORE_CELLS)
-            found.append(
-                Phase(Composition.parse(formula).formula, float(row["energy_per_atom"]), f"{path.name}:{number}")
-            )
+            energy = float(with_point(row["energy_per_atom"] or "", between))
+            found.append(Phase(Composition.parse(formula).formula, energy, f"{path.name}:{number}"))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}:{number}: a phase needs 'composition' and 'energy_per_atom' (eV): {error}"

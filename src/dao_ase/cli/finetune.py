@@ -41,7 +41,7 @@ NAMED = 5
               help="Folder of the model; the same command continues or renews it.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def finetune(data: tuple[str, ...], output: Path, as_json: bool, **options: Any) -> None:
-    """Fine-tune DAO-P on DATA: crystals with a number each (.csv, .npz, .jsonl, folders, stores, Matbench, JARVIS).
+    """Fine-tune DAO-P on DATA: crystals with a number each (.csv, .tsv, .npz, .jsonl, folders, stores, Matbench, JARVIS).
 
     Prints the cross-validated error and writes model, predictions, plots and a model card. An interrupted call continues
     with the fold at which it was stopped.
@@ -110,9 +110,10 @@ def _run(data: tuple[str, ...], output: Path, options: dict[str, Any]) -> tuple[
 
 def _report_left_out(table: PropertyTable, output: Path) -> None:
     """Counts of the rows that cannot be used, the first of each kind by name, and all of them in a file."""
+    from dao_ase.properties.installed import LEFT_OUT
     from dao_ase.properties.report import write_left_out
 
-    write_left_out(output / "left_out.jsonl", table.left_out)
+    write_left_out(output / LEFT_OUT, table.left_out)
     total = sum(table.counts.values())
     click.echo(f"{len(table)} of {len(table) + total} rows can be used", err=True)
     for rule, count in table.counts.items():
@@ -120,4 +121,4 @@ def _report_left_out(table: PropertyTable, output: Path) -> None:
         named = ", ".join(row.id or f"row {row.row}" for row in rows[:NAMED])
         click.echo(f"{count:8d}  {rule}: {named}{', ...' if count > NAMED else ''} ({rows[0].reason})", err=True)
     if total:
-        click.echo(f"each with its reason in {output / 'left_out.jsonl'}", err=True)
+        click.echo(f"each with its reason in {output / LEFT_OUT}", err=True)

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from dao_ase.crystals import Crystals
     from dao_ase.properties.predictor import DAOPredictor
 
-TABLES = (".csv", ".npz", ".jsonl")
-"""Files that the data layer reads, one crystal on each row; ASE reads the others."""
-
 
 class _NamesInstalled(click.Command):
     """A command whose help ends with the installed property models; only that reads the weight files."""
@@ -31,10 +28,10 @@ class _NamesInstalled(click.Command):
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with what each fold says.")
 def predict(model: str, files: tuple[Path, ...], as_json: bool) -> None:
-    """Print a property of each structure in FILES (structure files, .csv, .npz, .jsonl), with its uncertainty.
+    """Print a property of each structure in FILES, with its uncertainty.
 
-    MODEL is the name of an installed model (below), a model file, or a folder of dao-ase finetune. A crystal with partly
-    occupied sites is refused.
+    MODEL is the name of an installed model (below), a model file, or a folder of dao-ase finetune. FILES are structure files,
+    tables (.csv, .tsv, .npz, .jsonl) and data sets of Matbench and JARVIS. A crystal with partly occupied sites is refused.
     """
     from dao_ase.cli.stopping import INTERRUPTED, sigterm_as_ctrl_c
     from dao_ase.properties.predictor import DAOPredictor
@@ -78,12 +75,12 @@ def _line(row: dict) -> str:
 def _read(files: tuple[Path, ...]) -> tuple[list[tuple[str, Crystals]], list[str]]:
     """Every crystal of every file with a name, and what cannot be read, with the reason."""
     from dao_ase.cli.inputs import as_crystals, read_structures
-    from dao_ase.data.reading import ending, read
+    from dao_ase.data.reading import read
     from dao_ase.data.records import Rejected
-    from dao_ase.data.sources import open_source
+    from dao_ase.data.sources import is_table, open_source
     from dao_ase.properties.table import crystals_of
 
-    tables = [file for file in files if ending(file) in TABLES]
+    tables = [file for file in files if is_table(file)]
     inputs, problems = read_structures(file for file in files if file not in tables)
     inputs, crystals, no_crystals = as_crystals(inputs)
     named = [(one.name, crystal) for one, crystal in zip(inputs, crystals, strict=True)]

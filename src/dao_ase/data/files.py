@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 XYZ = (".xyz", ".extxyz")
+DATABASES = (".db", ".json")
+"""Of ASE's databases, in SQLite or JSON."""
 ENDINGS = (".cif", ".vasp", *XYZ)
 """Of structure files, in any case of letters, also with ``.gz`` behind."""
 ID_KEYS = ("material_id", "id", "name", "identifier", "unique_id")
@@ -62,7 +65,7 @@ class AseSource(FileSource):
         from ase.io import iread
 
         try:
-            if self.path.suffix == ".db":
+            if ending(self.path) in DATABASES:
                 yield from _database_rows(self.path)
             else:
                 yield from iread(self.path, index=":", do_not_split_by_at_sign=True)
@@ -144,8 +147,7 @@ def record_from_atoms(atoms: Atoms, identifier: str, source: str, row: int) -> R
     texts = {name: value for name, value in info.items() if isinstance(value, str)}
     results = dict(atoms.calc.results) if atoms.calc is not None else {}
     forces = results.get("forces", atoms.arrays.get("forces"))
-    if "energy" in results:
-        labels["energy"] = float(results["energy"])
+    labels |= {name: float(value) for name, value in results.items() if isinstance(value, int | float | np.number)}
     if "stress" in results:
         from ase.stress import voigt_6_to_full_3x3_stress
 
@@ -191,9 +193,11 @@ def _xyz_frames(file: Iterator[str]) -> Iterator[str | ValueError]:
 
 
 def _database_rows(path: Path) -> Iterator[Atoms]:
+    """The rows of a database with what stands beside the atoms, which ASE's reader drops."""
     from ase.db import connect
 
-    with connect(path) as database:
+    in_json = ending(path) == ".json"
+    with opened_text(path) if in_json else nullcontext(path) as file, connect(file, type=ending(path)[1:]) as database:
         for row in database.select(sort="id"):
             atoms = row.toatoms(add_additional_information=True)
             atoms.info["unique_id"] = row.unique_id

@@ -57,6 +57,8 @@ class MatbenchSource(FileSource):
         table = json.loads(read_text(self.path))
         if missing := {"index", "columns", "data"} - set(table):
             raise ValueError(f"{str(self.path)!r} lacks {', '.join(sorted(missing))}; it is no data set of Matbench")
+        if "structure" not in table["columns"]:
+            raise ValueError(f"{str(self.path)!r} has no column 'structure'; it has {', '.join(table['columns'])}")
         for index, values in zip(table["index"], table["data"], strict=True):
             yield index, dict(zip(table["columns"], values, strict=True))
 
@@ -142,14 +144,16 @@ def numbers_of(symbols: Sequence[str], identifier: str) -> np.ndarray:
 
 
 def labels_and_texts(entry: Mapping[str, Any], without: Sequence[str]) -> tuple[dict[str, float], dict[str, str]]:
-    """The numbers of an entry, and its texts. A text that is a number counts as one; "na" and null are missing."""
+    """The numbers of an entry, and its texts, truth values among them. A text that is a number counts as one; "na" and null
+    are missing.
+    """
     labels: dict[str, float] = {}
     texts: dict[str, str] = {}
     for name, value in entry.items():
-        if name in without or isinstance(value, bool | list | dict):
+        if name in without or isinstance(value, list | dict):
             continue
-        if isinstance(value, str) and is_formula(name, value):
-            texts[name] = value
+        if isinstance(value, bool) or (isinstance(value, str) and is_formula(name, value)):
+            texts[name] = str(value)
             continue
         try:
             labels[name] = float("nan" if value in (None, "", "na") else value)

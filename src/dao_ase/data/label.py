@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -154,15 +155,24 @@ def _made_by(module: str, maker: str) -> Calculator:
 
 
 def ase_teacher(calculator: Calculator) -> Teacher:
-    """Labels by any ASE calculator that has a stress, one crystal after the other; none for those that it refuses."""
+    """Labels by any ASE calculator that has a stress, one crystal after the other; none where it refuses or fails.
+
+    Of what it says then the first is logged. A program that cannot be started at all is an error.
+    """
     from ase.calculators.calculator import CalculatorError
 
+    failures = (CalculatorError, ValueError, RuntimeError, LookupError, ArithmeticError, SubprocessError)
+    level = logging.WARNING
+
     def label(atoms: Atoms) -> Label | None:
+        nonlocal level
         atoms.calc = calculator
         try:
             return Label(atoms.get_potential_energy() / len(atoms), atoms.get_forces(), atoms.get_stress(voigt=False))
-        except (CalculatorError, ValueError, NotImplementedError, ArithmeticError) as error:
-            logger.info("%s is left out: %s", atoms.get_chemical_formula(), error)
+        except failures as error:
+            reason = f"{type(error).__name__}: {error}"
+            logger.log(level, "%s gets no label: %s", atoms.get_chemical_formula(), reason)
+            level = logging.INFO  # one of possibly thousands is enough to see
             calculator.reset()  # it may have noted atoms that it then refused, and take the next for those moved
             return None
 
@@ -286,7 +296,10 @@ def _label_part(
     kept = [
         place
         for place, one in enumerate(labels)
-        if one is not None and np.isfinite(one.energy_per_atom) and np.abs(one.forces).max() <= rules.max_force
+        if one is not None
+        and np.isfinite(one.energy_per_atom)
+        and np.isfinite(one.stress).all()
+        and np.abs(one.forces).max() <= rules.max_force
     ]
     found = [one for place in kept if (one := labels[place]) is not None]
     empty = np.zeros((0, 3))

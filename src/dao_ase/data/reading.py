@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import io
 import logging
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -135,6 +136,20 @@ def separator(head: str) -> str:
     ';'
     """
     return max(",;\t", key=head.count)
+
+
+DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+(?:[eE][+-]?\d+)?\s*")
+
+
+def with_point(text: str, between: str) -> str:
+    """A cell with a decimal point where it is a number with a decimal comma, in a table with semicolons ``between`` columns.
+
+    Spreadsheets write these where the comma is the decimal one; in other tables it may part thousands.
+
+    >>> with_point("-3,25", ";"), with_point("1.234,5", ";"), with_point("3,250", ",")
+    ('-3.25', '1.234,5', '3,250')
+    """
+    return text.replace(",", ".") if between == ";" and DECIMAL_COMMA.fullmatch(text) else text
 
 
 MORE_CELLS = (

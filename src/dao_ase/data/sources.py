@@ -6,17 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dao_ase.data.files import AseSource, CifSource, FolderSource
-from dao_ase.data.jsonlines import JsonLinesSource, published_source
+from dao_ase.data.jsonlines import JarvisSource, JsonLinesSource, MatbenchSource, published_source, read_text
 from dao_ase.data.reading import Source, read
 from dao_ase.data.store import INDEX
 from dao_ase.data.stored import StoreSource
 from dao_ase.data.tables import CsvSource, NpzSource
 
-__all__ = ["open_source", "read"]
+__all__ = ["is_table", "open_source", "read"]
 
 
 def open_source(location: str | Path, optimade_filter: str = "") -> Source:
-    """The source of a ``.npz``, ``.csv``, ``.jsonl``, ``.cif``, what ASE reads, a folder, a store, ``optimade:URL``.
+    """The source of a ``.npz``, ``.csv``, ``.tsv``, ``.jsonl``, ``.cif``, what ASE reads, folder, store, ``optimade:URL``.
 
     A ``.json`` file may be a data set of Matbench or of JARVIS as published, also packed (``.json.gz``, ``.json.zip``).
 
@@ -36,8 +36,20 @@ def open_source(location: str | Path, optimade_filter: str = "") -> Source:
     readers: dict[str, Callable[[Path], Source]] = {
         ".npz": NpzSource,
         ".csv": CsvSource,
+        ".tsv": CsvSource,
         ".jsonl": JsonLinesSource,
         ".cif": CifSource,
     }
     published = published_source(path) if ".json" in endings else None
     return published or readers.get(endings[0] if endings else "", AseSource)(path)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file has crystals in rows or entries that the readers of this package know, and those of ASE do not."""
+    try:
+        source = open_source(path) if path.is_file() else None
+    except ValueError:  # packed and damaged
+        return False
+    if isinstance(source, JarvisSource):  # or a list of pymatgen's structures
+        return '"@module"' not in read_text(path, 4096)
+    return isinstance(source, NpzSource | CsvSource | JsonLinesSource | MatbenchSource)

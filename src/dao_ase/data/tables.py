@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from dao_ase.data.cif import Cell, read_cif
+from dao_ase.data.cif import Cell, blocks_of, read_cif
 from dao_ase.data.reading import (
     MORE_CELLS,
     UNREADABLE,
@@ -23,10 +23,12 @@ from dao_ase.data.reading import (
     opened_text,
     separator,
     text_of,
+    with_point,
 )
 from dao_ase.data.records import Record, RejectedRecord
 
 csv.field_size_limit(1 << 26)
+Structure = TypeVar("Structure")
 
 STRUCTURE = ("cif", "file")
 """Columns that hold or name the structures, in any case."""
@@ -106,7 +108,8 @@ class NpzSource(FileSource):
 class CsvSource(FileSource):
     """A CSV file (also ``.gz``) with a column ``cif``, or a column ``file`` that names a structure file beside it.
 
-    Columns are separated by commas, semicolons or tabs. Numbers become labels, everything else texts.
+    Columns are separated by commas, semicolons or tabs. Numbers become labels, everything else texts; beside semicolons
+    numbers may have decimal commas.
     """
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -114,7 +117,8 @@ class CsvSource(FileSource):
         with opened_text(self.path) as file:
             head = file.readline()
             lines = chain((line.replace("\0", "") for line in chain([head], file)), [END])
-            reader = csv.DictReader(lines, delimiter=separator(head))
+            between = separator(head)
+            reader = csv.DictReader(lines, delimiter=between)
             names = [name.strip() for name in reader.fieldnames or ()]
             if damaged := [name for name in names if UNREADABLE in name]:
                 raise ValueError(f"{str(self.path)!r} has a column {damaged[0]!r}: {NO_UTF8}")
@@ -125,7 +129,9 @@ class CsvSource(FileSource):
             if not set(STRUCTURE) & set(names):
                 raise ValueError(f"{str(self.path)!r} has no column 'cif', nor one 'file'; it has {names}")
             reader.fieldnames = names
-            yield from (row for row in reader if any(value not in (None, END) for value in row.values()))
+            for row in reader:
+                if any(value not in (None, END) for value in row.values()):
+                    yield {name: _number(name, value, between) for name, value in row.items()}
 
     def _cell(self, raw: dict[str, Any], identifier: str) -> Cell:
         """The crystal of one line, from the text of a CIF or from a file whose path is relative to the table."""
@@ -143,13 +149,13 @@ class CsvSource(FileSource):
         if not path.is_file():
             raise RejectedRecord("broken", f"there is no structure file {raw['file']!r}; is it complete?", identifier)
         if ending(path) == ".cif":
-            return read_cif(text_of(path))
-        from ase.io import read
+            return read_cif(_the_only(blocks_of(text_of(path)), raw["file"], identifier))
+        from ase.io import iread
 
         from dao_ase.data.files import record_from_atoms
 
-        (atoms,) = read(path, index=":", do_not_split_by_at_sign=True)
-        found = record_from_atoms(atoms, identifier, self.name, 0)
+        frames = list(iread(path, index=":", do_not_split_by_at_sign=True))
+        found = record_from_atoms(_the_only(frames, raw["file"], identifier), identifier, self.name, 0)
         return found.lattice, found.frac_coords, found.atomic_numbers
 
     def record(self, row: int, raw: dict[str, Any]) -> Record:
@@ -173,3 +179,16 @@ class CsvSource(FileSource):
             except ValueError:
                 texts[name] = value
         return Record(identifier, lattice, frac_coords, atomic_numbers, self.name, row, labels, texts=texts)
+
+
+def _number(column: str | None, cell: Any, between: str) -> Any:
+    """A cell as Python reads its number, if it is a text that may hold one."""
+    whole = not isinstance(cell, str) or column in (*STRUCTURE, *ID_COLUMNS)
+    return cell if whole else with_point(cell, between)
+
+
+def _the_only(structures: Sequence[Structure], file: str, identifier: str) -> Structure:
+    """The one structure of a file that a row names."""
+    if len(structures) != 1:
+        raise RejectedRecord("broken", f"{file!r} holds {len(structures)} structures; a row needs one", identifier)
+    return structures[0]

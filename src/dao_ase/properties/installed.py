@@ -12,6 +12,8 @@ from dao_ase.properties.table import Target
 PACKAGE, MODEL = "dao_ase", "property"
 MODEL_FILE = "model.safetensors"
 """In the folder of a fine-tuning."""
+LEFT_OUT = "left_out.jsonl"
+"""There, too, and the first file that comes: what tells the folder of an interrupted fine-tuning from any other."""
 
 
 def installed_models() -> dict[str, Target]:
@@ -36,9 +38,10 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     if path.is_dir():
         if (path / MODEL_FILE).is_file():
             return path / MODEL_FILE
-        raise checkpoint.CheckpointError(
-            f"{str(path)!r} holds no {MODEL_FILE}: its fine-tuning did not finish; run it again"
-        )
+        if (path / LEFT_OUT).is_file() or str(name) not in installed_models():
+            raise checkpoint.CheckpointError(
+                f"{str(path)!r} holds no {MODEL_FILE}: its fine-tuning did not finish; run it again"
+            )
     if path.is_file():
         return path
     if str(name) in installed_models():

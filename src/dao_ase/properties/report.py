@@ -16,7 +16,7 @@ from dao_ase.composition import SYMBOLS
 from dao_ase.data.records import Rejected
 from dao_ase.properties.calibration import reliability
 from dao_ase.properties.crossvalidation import CrossValidation
-from dao_ase.properties.installed import MODEL_FILE
+from dao_ase.properties.installed import LEFT_OUT, MODEL_FILE
 from dao_ase.properties.table import Formula
 from dao_ase.whole_files import replacing, replacing_together, write_json, write_text
 
@@ -34,7 +34,7 @@ def write_results(result: CrossValidation, folder: str | Path) -> None:
     about = {"learnt": result.model.target.learnt_name, "families": families, "data": header["data"]}
     with replacing_together(folder, last=MODEL_FILE) as place:
         write_text(place / "predictions.csv", predictions_table(result))
-        write_left_out(place / "left_out.jsonl", result.table.left_out)
+        write_left_out(place / LEFT_OUT, result.table.left_out)
         write_json(place / "report.json", {**found, **about})
         write_text(place / CARD, model_card(result, found))
         draw(result, place, families)
