@@ -30,8 +30,9 @@ class _NamesInstalled(click.Command):
 def predict(model: str, files: tuple[Path, ...], as_json: bool) -> None:
     """Print a property of each structure in FILES, with its uncertainty.
 
-    MODEL is the name of an installed model (below), a model file, or a folder of dao-ase finetune. FILES are structure files,
-    tables (.csv, .tsv, .npz, .jsonl) and data sets of Matbench and JARVIS. A crystal with partly occupied sites is refused.
+    MODEL is the name of an installed model (below), a model file, or a folder of dao-ase finetune. FILES are structure
+    files, tables (.csv, .tsv, .npz, .jsonl) and data sets of Matbench and JARVIS. A crystal with partly occupied sites is
+    refused.
     """
     from dao_ase.cli.stopping import INTERRUPTED, sigterm_as_ctrl_c
     from dao_ase.properties.predictor import DAOPredictor
