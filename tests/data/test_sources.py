@@ -104,6 +104,12 @@ def test_csv_that_is_cut_keeps_the_rest(tmp_path):
         read_all(file)
 
 
+def test_a_table_that_ends_within_an_identifier_names_what_there_is_of_it(tmp_path):
+    (tmp_path / "a.csv").write_text('cif,id\nx,"mp-1')
+    _, (rejected,) = read_all(tmp_path / "a.csv")
+    assert rejected.id.strip() == "mp-1" and "the file ends within this row" in rejected.reason
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 def test_tables_as_spreadsheets_save_them(tmp_path, encoding, line_end):

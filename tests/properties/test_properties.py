@@ -610,8 +610,9 @@ def test_whatever_can_be_learnt_from_can_be_predicted(predictor, tmp_path):
     salt = bulk("NaCl", "rocksalt", a=5.6)
     salt.write(tmp_path / "salt.cif")
     (tmp_path / "table.tsv").write_text("id\tfile\nhalite\tsalt.cif\n")
+    quoted = (tmp_path / "salt.cif").read_text().replace('"', '""')
     with zipfile.ZipFile(tmp_path / "table.csv.zip", "w") as archive:
-        archive.writestr("table.csv", 'id,cif\nhalite,"' + (tmp_path / "salt.cif").read_text() + '"\n')
+        archive.writestr("table.csv", f'id,cif\nhalite,"{quoted}"\n')
     structure = structure_from_atoms(salt)
     with gzip.open(tmp_path / "matbench_k.json.gz", "wt") as file:
         json.dump({"index": [7], "columns": ["structure", "k"], "data": [[structure.as_dict(), 1]]}, file)

@@ -160,7 +160,8 @@ class CsvSource(FileSource):
 
     def record(self, row: int, raw: dict[str, Any]) -> Record:
         """The crystal of one line."""
-        identifier = next((raw[name] for name in ID_COLUMNS if raw.get(name)), f"{bare_name(self.path)}/{row}")
+        given = ((raw.get(name) or "").removesuffix(END) for name in ID_COLUMNS)
+        identifier = next(filter(None, given), f"{bare_name(self.path)}/{row}")
         try:
             lattice, frac_coords, atomic_numbers = self._cell(raw, identifier)
         except RejectedRecord as error:
