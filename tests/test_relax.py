@@ -223,7 +223,7 @@ def test_what_has_a_symmetry_is_not_moved():
 
 def test_symmetrized_forces_follow_the_group():
     operations = SymmetryOperations.find(COPPER.cell.array, COPPER.get_scaled_positions(), COPPER.numbers)
-    assert len(operations.rotations) == 192
+    assert operations.count == 192
     forces = np.random.default_rng(0).normal(size=(4, 3))
     lattice = COPPER.cell.array
     assert np.abs(operations.symmetrize_vectors(forces, lattice)).max() < 1e-12  # every atom sits on a centre
@@ -233,6 +233,21 @@ def test_symmetrized_forces_follow_the_group():
     polar_group = SymmetryOperations.find(polar.cell.array, polar.get_scaled_positions(), polar.numbers)
     kept = polar_group.symmetrize_vectors(np.array([[0.3, 0.1, 1.0], [0.0, 0.2, -2.0]]), polar.cell.array)
     assert np.allclose(kept, [[0, 0, 1], [0, 0, -2]])
+
+
+def test_a_repeated_cell_has_the_symmetry_of_its_crystal():
+    """Each of the 48 rotations comes with as many translations as there are primitive cells: they are not multiplied out."""
+    repeated = HCP * (3, 3, 2)
+    coords, numbers, lattice = repeated.get_scaled_positions(), repeated.numbers, repeated.cell.array
+    found = SymmetryOperations.find(lattice, coords, numbers)
+    assert (found.count, len(found.rotations), len(found.translated)) == (24 * 18, 24, 18)
+    rng = np.random.default_rng(0)
+    assert np.abs(found.symmetrize_vectors(rng.normal(size=(36, 3)), lattice)).max() < 1e-12
+    missed = rng.uniform(-2e-3, 2e-3, (36, 3)) @ np.linalg.inv(lattice)
+    _, mended = found.refined(lattice, coords + missed)
+    off = (mended - coords - (mended - coords).mean(0)) @ lattice
+    assert np.abs(off).max() < 1e-12
+    assert space_group(lattice, mended, numbers, 1e-8) == "P6_3/mmc (194)"
 
 
 def test_trajectory_is_recorded_and_callers_are_told():

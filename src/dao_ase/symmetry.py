@@ -18,10 +18,15 @@ GENERATED = 0.1
 
 @dataclass(frozen=True)
 class SymmetryOperations:
-    """Rotations (in fractional coordinates, acting on columns) and the atom onto which each operation carries each atom."""
+    """Rotations (in fractional coordinates, acting on columns) and the atom onto which each carries each atom.
+
+    ``translated`` says the same of the translations, one in a primitive cell. Every operation is a rotation followed by one
+    of these, so that a mean over all operations is a mean over the rotations and then one over the translations.
+    """
 
     rotations: NDArray[np.int64]
     image: NDArray[np.int64]
+    translated: NDArray[np.int64]
 
     @classmethod
     def find(
@@ -32,15 +37,27 @@ class SymmetryOperations:
 
         found: Any = _quiet(spglib.get_symmetry, (lattice, frac_coords, atomic_numbers), symprec=tolerance)
         if found is None:
-            return cls(np.eye(3, dtype=np.int64)[None], np.arange(len(frac_coords))[None])
-        images = []
-        for rotation, translation in zip(found["rotations"], found["translations"], strict=True):
-            moved = frac_coords @ rotation.T + translation
-            offset = moved[:, None] - frac_coords[None]
+            same = np.arange(len(frac_coords))[None]
+            return cls(np.eye(3, dtype=np.int64)[None], same, same)
+        rotations = found["rotations"].astype(np.int64)
+
+        def images(chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+            return np.array([carried(rotations[one], found["translations"][one]) for one in chosen])
+
+        def carried(rotation: NDArray, translation: NDArray) -> NDArray[np.int64]:
+            offset = (frac_coords @ rotation.T + translation)[:, None] - frac_coords[None]
             distance = np.linalg.norm((offset - np.round(offset)) @ lattice, axis=-1)
             distance[atomic_numbers[:, None] != atomic_numbers[None]] = np.inf
-            images.append(distance.argmin(1))
-        return cls(found["rotations"].astype(np.int64), np.array(images))
+            return distance.argmin(1)
+
+        _, first = np.unique(rotations.reshape(-1, 9), axis=0, return_index=True)
+        alone = np.flatnonzero((rotations == np.eye(3)).all((1, 2)))
+        return cls(rotations[first], images(first), images(alone))
+
+    @property
+    def count(self) -> int:
+        """How many operations there are."""
+        return len(self.rotations) * len(self.translated)
 
     def refined(self, lattice: NDArray[np.float64], frac_coords: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
         """Lattice and coordinates that have the symmetry exactly, where they had it within the tolerance; nothing is turned.
@@ -51,20 +68,17 @@ class SymmetryOperations:
         metric = np.einsum("gki,kl,glj->ij", self.rotations, lattice @ lattice.T, self.rotations) / len(self.rotations)
         inverse = np.linalg.inv(lattice)
         squares, axes = np.linalg.eigh(inverse @ metric @ inverse.T)
-        offset = np.zeros_like(frac_coords)
-        for rotation, image in zip(self.rotations, self.image, strict=True):
-            missed = frac_coords @ rotation.T - frac_coords[image]
-            missed -= missed[0]  # less the translation, which is that of any atom but for the tolerance
-            missed -= np.round(missed)
-            offset[image] += missed - missed.mean(0)
-        return lattice @ (axes * np.sqrt(squares)) @ axes.T, frac_coords + offset / len(self.rotations)
+        unturned = np.broadcast_to(np.eye(3), (len(self.translated), 3, 3))
+        for rotations, images in ((self.rotations, self.image), (unturned, self.translated)):
+            frac_coords = frac_coords + _mean_offset(rotations, images, frac_coords)
+        return lattice @ (axes * np.sqrt(squares)) @ axes.T, frac_coords
 
     def symmetrize_vectors(self, vectors: NDArray[np.float64], lattice: NDArray[np.float64]) -> NDArray[np.float64]:
         """The mean over all operations of the rotated vectors, each on the atom where it belongs."""
         total = np.zeros_like(vectors)
         for image, matrix in zip(self.image, self._cartesian(lattice), strict=True):
             total[image] += vectors @ matrix
-        return total / len(self.image)
+        return total[self.translated].mean(0) / len(self.image)
 
     def symmetrize_tensor(self, tensor: NDArray[np.float64], lattice: NDArray[np.float64]) -> NDArray[np.float64]:
         """The mean over all operations of the rotated tensor."""
@@ -74,6 +88,17 @@ class SymmetryOperations:
     def _cartesian(self, lattice: NDArray[np.float64]) -> NDArray[np.float64]:
         """Matrices that act on row vectors from the right: L⁻¹ Rᵀ L."""
         return np.linalg.inv(lattice) @ self.rotations.transpose(0, 2, 1) @ lattice
+
+
+def _mean_offset(rotations: NDArray, images: NDArray, frac_coords: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From each atom to the mean of where the operations carry atoms onto it."""
+    offset = np.zeros_like(frac_coords)
+    for rotation, image in zip(rotations, images, strict=True):
+        missed = frac_coords @ rotation.T - frac_coords[image]
+        missed -= missed[0]  # less the translation, which is that of any atom but for the tolerance
+        missed -= np.round(missed)
+        offset[image] += missed - missed.mean(0)
+    return offset / len(rotations)
 
 
 def space_group(lattice: NDArray, frac_coords: NDArray, atomic_numbers: NDArray, tolerance: float = 0.01) -> str:

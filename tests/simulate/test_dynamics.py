@@ -5,7 +5,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator
-from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixedLine, FixedPlane, FixSymmetry
+from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixedLine, FixedPlane, FixSymmetry, Hookean
 from ase.io.trajectory import TrajectoryWriter
 
 from dao_ase.calculator import DAOCalculator
@@ -106,6 +106,16 @@ def test_a_constraint_is_more_than_the_atoms_that_it_names(tmp_path, first, othe
     assert len(run(tmp_path / "a.traj", 20, held)) == 1
     with pytest.raises(ValueError, match="other masses or constraints"):
         run(tmp_path / "a.traj", 30, otherwise)
+
+
+def test_what_a_constraint_adds_to_the_energy_is_not_taken_for_another_potential(tmp_path):
+    tied = ARGON.copy()
+    tied.set_constraint(Hookean(0, 1, k=5.0, rt=2.0))
+    first = run(tmp_path / "parts.traj", 20, tied, ensemble="nve")
+    second = run(tmp_path / "parts.traj", 40, tied, ensemble="nve")
+    whole = run(tmp_path / "whole.traj", 40, tied, ensemble="nve")
+    assert np.allclose([one.total for one in [*first, *second]], [one.total for one in whole], atol=1e-10)
+    assert read_dynamics(tmp_path / "whole.traj")[1] == whole
 
 
 def test_other_velocities_are_another_run(tmp_path):

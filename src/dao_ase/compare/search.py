@@ -155,8 +155,8 @@ def _to_refine(candidates: Sequence[Structure], energies: Sequence[float | None]
 
 def _operations(structure: Structure) -> int:
     """How many symmetry operations there are."""
-    found = SymmetryOperations.find(structure.lattice.matrix, structure.frac_coords, np.array(structure.atomic_numbers))
-    return len(found.rotations)
+    numbers = np.array(structure.atomic_numbers)
+    return SymmetryOperations.find(structure.lattice.matrix, structure.frac_coords, numbers).count
 
 
 def _refine(

@@ -196,8 +196,8 @@ def _rounded(value: Any) -> Any:
 
 
 def refuse_other_potential(path: Path, last: Atoms, calculator: Calculator) -> None:
-    """What goes on must go on with the energy with which it stopped."""
-    before, now = last.get_potential_energy(), calculator.get_potential_energy(last)
+    """What goes on must go on with the energy with which it stopped, that of springs (`Hookean`) not counted."""
+    before, now = last.calc.get_potential_energy(last), calculator.get_potential_energy(last)
     if not abs(now - before) < SAME_ENERGY * len(last):
         raise ValueError(
             f"{path} holds a run with another potential: its last frame has {before:.4f} eV there and {now:.4f} eV here; "
