@@ -98,9 +98,11 @@ def test_what_cannot_be_written_is_said_before_the_work(folder, option, name, re
     assert reason in done.output and "converged" not in done.output
 
 
-def test_steps_and_results_are_not_one_file(folder):
-    same = folder / "same.extxyz"
-    done = run(folder, "relax", folder / "copper.cif", "-o", same, "--traj", same)
+@pytest.mark.parametrize("way", [".", "also/.."])
+def test_steps_and_results_are_not_one_file(folder, way):
+    (folder / "also").mkdir()
+    steps = folder / way / "same.extxyz"
+    done = run(folder, "relax", folder / "copper.cif", "-o", folder / "same.extxyz", "--traj", steps)
     assert done.exit_code == 1 and "is the file for the relaxed structures, too" in done.output
 
 

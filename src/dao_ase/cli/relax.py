@@ -127,7 +127,7 @@ def _refuse_no_trajectory(traj: Path, output: Path | None) -> None:
     refuse_unwritable(traj)
     if traj.suffix not in MANY_FRAMES:
         raise click.ClickException(f"{traj}: cannot hold every step; take one of {', '.join(MANY_FRAMES)}")
-    if output is not None and output.absolute() == traj.absolute():
+    if output is not None and output.resolve() == traj.resolve():
         raise click.ClickException(
             f"{traj}: is the file for the relaxed structures, too; give another name to one of them"
         )
