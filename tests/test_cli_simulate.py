@@ -59,6 +59,17 @@ def test_results_of_a_packed_file_bear_its_bare_name(folder):
     assert (folder / "salt_md" / "md.traj").exists()
 
 
+def test_phonons_take_the_masses_of_the_file(folder):
+    """As deuterium has them in a CIF."""
+    pytest.importorskip("phonopy", reason='needs phonopy: pip install "dao-ase[phonons]"')
+    heavy = bulk("NaCl", "rocksalt", a=5.7)
+    heavy.set_masses(4 * heavy.get_masses())
+    write("heavy.extxyz", heavy)
+    settings = ("--no-relax", "--supercell", 1, 1, 1, "--mesh", 5, "--json")
+    usual, slow = (json.loads(run("phonons", name, *settings).stdout) for name in ("salt.cif", "heavy.extxyz"))
+    assert slow["gamma_THz"][3:] == pytest.approx([frequency / 2 for frequency in usual["gamma_THz"][3:]], rel=1e-3)
+
+
 def test_phonons_of_salt(folder):
     pytest.importorskip("phonopy", reason='needs phonopy: pip install "dao-ase[phonons]"')
     done = run("phonons", "salt.cif", "--supercell", 2, 2, 2, "--mesh", 15, "--fmax", 0.001, "--json")

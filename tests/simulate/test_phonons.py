@@ -60,6 +60,22 @@ def test_modes_at_gamma_are_those_of_the_hessian():
     assert found.bands.frequencies.shape == (len(found.bands.distance), 6)
 
 
+def test_isotopes_vibrate_by_their_mass():
+    settings = {"supercell": (2, 2, 1), "mesh": 5.0}
+    usual = phonons(MAGNESIUM, MODEL, **settings)
+    heavy = phonons(MAGNESIUM, MODEL, masses=4 * bulk("Mg", "hcp").get_masses(), **settings)
+    assert heavy.gamma[3:] == pytest.approx(usual.gamma[3:] / 2, rel=1e-4)
+    assert heavy.phonopy.primitive.masses == pytest.approx([4 * 24.305] * 2)
+    for masses, reason in (
+        ([24.3], "1 masses for 2 atoms"),
+        ([24.3, 0.0], "positive"),
+        ([24.3, np.nan], "positive"),
+        ([24.3, 25.0], "atoms of Mg have different masses"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            phonons(MAGNESIUM, MODEL, masses=masses, **settings)
+
+
 def test_heat_capacity_follows_dulong_and_petit():
     found = phonons(MAGNESIUM, MODEL, min_length=6.0, mesh=15.0, temperatures=[1000.0, 2000.0])
     assert found.supercell == (3, 3, 2)

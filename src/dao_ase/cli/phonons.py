@@ -57,6 +57,7 @@ def phonons(
         with tqdm(desc="forces", unit="supercell", disable=None) as bar:
             found = simulation.phonons(
                 crystal, potential, supercell=supercell, min_length=min_length, displacement=displacement, mesh=mesh,
+                masses=one.atoms.get_masses() if one.atoms.has("masses") else None,
                 on_force=lambda done, total: _show(bar, done, total),
             )  # fmt: skip
     except (ImportError, ValueError, RuntimeError) as error:

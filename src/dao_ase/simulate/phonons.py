@@ -105,13 +105,15 @@ def phonons(
     displacement: float = 0.01,
     mesh: float = 40.0,
     temperatures: Sequence[float] = tuple(range(0, 1001, 50)),
+    masses: Sequence[float] | NDArray[np.float64] | None = None,
     on_force: Callable[[int, int], object] | None = None,
 ) -> Phonons:
     """Phonons of a crystal that is relaxed; the model should be in float64.
 
     ``supercell`` counts repeats along the lattice vectors; without it they are as few as make every side at least
     ``min_length`` (Å). Atoms are displaced by ``displacement`` (Å). ``mesh`` is the length (Å) that sets the density of
-    the mesh of wave vectors. ``on_force`` is told how many of how many supercells are done.
+    the mesh of wave vectors. ``masses`` (u) are those of the atoms, where they are not natural mixtures of isotopes.
+    ``on_force`` is told how many of how many supercells are done.
     """
     if len(crystal) != 1:
         raise ValueError(f"{len(crystal)} crystals; phonons are computed of one at a time")
@@ -119,6 +121,8 @@ def phonons(
         if not 0 < length < np.inf:
             raise ValueError(f"the {name} is {length} Å; it must be positive")
     model.refuse_untrained(crystal.atomic_numbers.tolist())
+    if masses is not None:
+        _refuse_masses(masses, crystal)
     crystal = right_handed(crystal)  # as phonopy wants it
     if not all(0 <= temperature < np.inf for temperature in temperatures):
         raise ValueError(f"the temperatures {list(temperatures)} must be finite numbers of K, none below zero")
@@ -128,7 +132,7 @@ def phonons(
     points = mesh**3 / float(crystal.volume[0])
     needed = points * FREQUENCY_BYTES * (3 + 3 * len(crystal.atomic_numbers))
     refuse_too_large(needed, f"the {points:.3g} wave vectors of a mesh of {mesh:g} Å", remedy="use a shorter mesh")
-    program = _phonopy(crystal, repeats)
+    program = _phonopy(crystal, repeats, masses)
     program.generate_displacements(distance=displacement)
     forces = _forces(program, model, on_force)
     _refuse_unbound(forces, model, crystal, repeats)
@@ -151,7 +155,21 @@ def enough_repeats(crystal: Crystals, min_length: float) -> tuple[int, ...]:
     return tuple(max(1, int(np.ceil(min_length / float(side)))) for side in plane_distances(crystal.lattice)[0])
 
 
-def _phonopy(crystal: Crystals, repeats: tuple[int, ...]) -> Any:
+def _refuse_masses(masses: Sequence[float] | NDArray[np.float64], crystal: Crystals) -> None:
+    """An error for what phonopy cannot take, which holds atoms of one element for equal when it looks for symmetry."""
+    numbers, given = crystal.atomic_numbers.cpu().numpy(), np.asarray(masses)
+    if given.shape != numbers.shape:
+        raise ValueError(f"{given.size} masses for {len(numbers)} atoms; give one for each")
+    if not (np.isfinite(given) & (given > 0)).all():
+        raise ValueError(f"the masses {given.tolist()} must be positive numbers of u")
+    for number in np.unique(numbers):
+        if not np.allclose(given[numbers == number], given[numbers == number][0]):
+            raise ValueError(
+                f"atoms of {SYMBOLS[number]} have different masses; phonons are of one isotope of an element"
+            )
+
+
+def _phonopy(crystal: Crystals, repeats: tuple[int, ...], masses: Sequence[float] | NDArray[np.float64] | None) -> Any:
     try:
         from phonopy import Phonopy
         from phonopy.structure.atoms import PhonopyAtoms
@@ -162,6 +180,7 @@ def _phonopy(crystal: Crystals, repeats: tuple[int, ...]) -> Any:
         symbols=[SYMBOLS[number] for number in crystal.atomic_numbers.tolist()],
         scaled_positions=crystal.frac_coords.double().numpy(),
         cell=crystal.lattice[0].double().numpy(),
+        masses=masses,
     )
     primitive = guess_primitive_matrix(cell, symprec=SYMPREC)
     return Phonopy(cell, np.diag(repeats), primitive_matrix=primitive, symprec=SYMPREC)
