@@ -192,7 +192,7 @@ class DAOGenerator(MSONable):
         return self.finish_groups([structures], **how)[0]
 
     def finish_groups(self, groups: Sequence[list[Structure]], **how: Any) -> list[list[Structure]]:
-        """As `finish`, for one list of structures for each composition: all are relaxed together, and each is ranked."""
+        """As `finish`, for one list of structures for each composition; keywords as of `dao_ase.rank.finished`."""
         from dao_ase.rank import finished
 
         return finished(groups, stability=self._options["stability"], **how)

@@ -99,7 +99,7 @@ class StabilityModel(nn.Module):
 def load_stability(weights: str | Path | None = None, device: str = "cpu") -> tuple[StabilityModel, dict[str, Any]]:
     """The stability model in a weight file, by default the one installed with the package, and the file's header."""
     path = weights or checkpoint.default_weights("dao_p_stability")
-    refuse_others(path)
+    refuse_other_model(path)
     tensors, header = checkpoint.load(path, device)
     with checkpoint.described_by(path):
         model = StabilityModel(DenoiserConfig(**header["config"]))
@@ -107,7 +107,7 @@ def load_stability(weights: str | Path | None = None, device: str = "cpu") -> tu
     return model.to(device, torch.float32).eval().requires_grad_(False), header
 
 
-def refuse_others(path: str | Path) -> None:
+def refuse_other_model(path: str | Path) -> None:
     """An error if a weight file holds no stability model, by its header alone."""
     if checkpoint.read_header(path).get("model") != "stability":
         raise checkpoint.CheckpointError(f"{str(path)!r} holds no stability model")

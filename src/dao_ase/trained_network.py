@@ -23,7 +23,7 @@ from dao_ase.guidance import Guidance, GuidanceSettings
 from dao_ase.memory import bound_compiled_operations
 from dao_ase.processes import PROCESSES, Flow
 from dao_ase.sampler import Known, SamplerSettings, batches_by_size, sample
-from dao_ase.stability import load_stability, refuse_others
+from dao_ase.stability import load_stability, refuse_other_model
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -46,7 +46,7 @@ class TrainedNetwork:
         bound_compiled_operations()
         self._device, self._stability = device, stability
         if stability is not None:
-            refuse_others(stability)
+            refuse_other_model(stability)
         tensors, self.header = checkpoint.load(weights, device)
         if self.header.get("model") != "denoiser":
             raise checkpoint.CheckpointError(f"{str(weights)!r} holds no denoiser; DAO-G needs one")
