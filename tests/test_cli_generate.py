@@ -17,6 +17,7 @@ from pymatgen.core import Lattice, Structure
 
 from dao_ase.cli import main
 from dao_ase.gallery import read_run
+from dao_ase.relax import Frame, Relaxation
 from dao_ase.runs import RunWriter
 from dao_ase.whole_files import only_one, write_text
 from generation import write_random_generator, write_rock_salts
@@ -103,11 +104,39 @@ def test_what_is_sampled_survives_an_interruption_of_the_relaxation(tmp_path, we
 
     monkeypatch.setattr("dao_ase.rank.relax_structures", interrupted)
     result = run("generate", "NaCl", "FeO", "-n", "2", "--relax", "-o", str(tmp_path), "--weights", weights)
-    assert result.exit_code == 130 and "4 structures are still ranked and written, not relaxed" in result.stderr
+    assert result.exit_code == 130
+    assert "4 structures are still ranked and written, 4 of them not at rest; dao-ase relax goes on" in result.stderr
     records = json.loads((tmp_path / "summary.json").read_text())["structures"]
     assert [record["formula"] for record in records] == ["NaCl", "NaCl", "FeO", "FeO"]
     assert not any(record["converged"] or record["relax_steps"] for record in records)
     assert result.stdout.count(", not at rest\n") == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_relaxations_that_have_ended_survive_an_interruption(tmp_path, weights, monkeypatch, number):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    still = Frame(salt.cart_coords, np.array(salt.lattice.matrix), -24.0, np.zeros((8, 3)), np.zeros((3, 3)))
+
+    def interrupted(crystals, potential, on_done, **options):
+        on_done(2, Relaxation(True, 7, "converged", still, still))
+        on_done(0, Relaxation(False, 3, "interrupted after 3 steps", still, still))
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("dao_ase.rank.relax", interrupted)
+    common = ["-n", "2", "--relax", "-o", str(tmp_path), "--weights", weights]
+    result = run("generate", "Na4Cl4", "Cs4Cl4", *common)
+    assert (
+        result.exit_code == 130 and "4 structures are still ranked and written, 3 of them not at rest" in result.stderr
+    )
+    records = json.loads((tmp_path / "summary.json").read_text())["structures"]
+    assert [record["formula"] for record in records] == ["Na4Cl4", "Na4Cl4", "Cs4Cl4", "Cs4Cl4"]
+    assert sorted((record["relax_steps"], record["converged"]) for record in records) == [
+        (0, False), (0, False), (3, False), (7, True)
+    ]  # fmt: skip
+    (rested,) = (record for record in records if record["converged"])
+    assert rested["formula"] == "Cs4Cl4" and rested["energy_per_atom"] == -3.0
+    np.testing.assert_allclose(Structure.from_file(tmp_path / rested["file"]).volume, salt.volume, rtol=1e-6)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

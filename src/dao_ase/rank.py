@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from dao_ase.composition import reduced_key
 from dao_ase.convert import from_structures
 from dao_ase.derivatives import predict_crystals
 from dao_ase.gates import has_energy
-from dao_ase.relax import relax
+from dao_ase.relax import Relaxation, relax
 from dao_ase.stability import energies_above_hull, load_stability
 from dao_ase.symmetry import GENERATED, generated_space_group
 
@@ -162,10 +162,12 @@ def relax_structures(
     steps: int = 200,
     progress: bool = False,
     potential: Potential | None = None,
+    on_done: Callable[[int, Structure], object] | None = None,
 ) -> list[Structure]:
     """Structures relaxed with DAO-P, atoms and cell, until forces are below ``fmax`` (eV/Å) or ``steps`` are made.
 
-    ``potential`` is another DAO-P than the installed one.
+    ``potential`` is another DAO-P than the installed one. ``on_done`` is told of each that ends, and at an interrupt
+    (Ctrl-C) how far those on their way have come.
     ``properties`` gain ``energy_per_atom`` (eV), ``converged`` and ``relax_steps``. What cannot be relaxed stays as it is.
     """
     from tqdm import tqdm
@@ -176,23 +178,32 @@ def relax_structures(
     if not structures:
         return []
     crystals = from_structures(structures)
+    relaxed = list(structures)
     with tqdm(total=len(structures), desc="relaxing", unit="structure", disable=not progress) as bar:
-        results = relax(crystals, potential, fmax=fmax, steps=steps, on_done=lambda index, result: bar.update())
-    relaxed = []
-    for structure, result in zip(structures, results, strict=True):
-        if result.final is None:
-            log.warning("%s was not relaxed: %s", structure.composition.formula, result.reason)
-            relaxed.append(structure)
-            continue
-        moved = _moved(structure, result.final.lattice, result.final.positions)
-        moved.properties = {
-            **{name: value for name, value in structure.properties.items() if name not in ENERGIES},
-            "energy_per_atom": result.final.energy / len(structure),
-            "converged": result.converged,
-            "relax_steps": result.steps,
-        }
-        relaxed.append(moved)
+
+        def keep(index: int, result: Relaxation) -> None:
+            relaxed[index] = _relaxed(structures[index], result)
+            bar.update()
+            if on_done is not None:
+                on_done(index, relaxed[index])
+
+        relax(crystals, potential, fmax=fmax, steps=steps, on_done=keep)
     return relaxed
+
+
+def _relaxed(structure: Structure, result: Relaxation) -> Structure:
+    """The structure where its relaxation ended, with what `relax_structures` says of it."""
+    if result.final is None:
+        log.warning("%s was not relaxed: %s", structure.composition.formula, result.reason)
+        return structure
+    moved = _moved(structure, result.final.lattice, result.final.positions)
+    moved.properties = {
+        **{name: value for name, value in structure.properties.items() if name not in ENERGIES},
+        "energy_per_atom": result.final.energy / len(structure),
+        "converged": result.converged,
+        "relax_steps": result.steps,
+    }
+    return moved
 
 
 def distinct(structures: list[Structure]) -> list[Structure]:

@@ -116,29 +116,44 @@ def generate(
 
 
 def _chunks(generator: DAOGenerator, made: Iterator[tuple[int, Structure]], finish: dict[str, Any]) -> Iterator[list]:
-    """Finished structures, up to a thousand at a time; what was made before an interruption comes too, if unrelaxed."""
+    """Finished structures, up to a thousand at a time; what was made before an interruption comes too, as far as it came."""
     from itertools import islice
 
     from dao_ase.cli.stopping import at_the_end
+    from dao_ase.rank import relax_structures
 
+    relax, others = finish["relax"], {**finish, "relax": False}
     while True:
         chunk: list[tuple[int, Structure]] = []
+
+        def keep(index: int, relaxed: Structure, chunk: list[tuple[int, Structure]] = chunk) -> None:
+            chunk[index] = (chunk[index][0], relaxed)
+
         try:
             chunk.extend(islice(made, RANKED))
-            finished = generator.finish_groups(_grouped(chunk), **finish, progress=True)
+            if relax:
+                relax_structures([structure for _, structure in chunk], progress=True, on_done=keep)
+            finished = generator.finish_groups(_grouped(chunk), **others, progress=True)
         except KeyboardInterrupt:
             with at_the_end():
-                unrelaxed = {"converged": False, "relax_steps": 0} if finish["relax"] else {}
-                for _, structure in chunk:
-                    structure.properties |= unrelaxed
                 if chunk:
-                    how = "written, not relaxed" if unrelaxed else "written"
-                    click.echo(f"interrupted: {len(chunk)} structures are still ranked and {how}", err=True)
-                    yield _flat(generator.finish_groups(_grouped(chunk), **{**finish, "relax": False}))
+                    click.echo(f"interrupted: {_what_is_written(chunk, relax)}", err=True)
+                    yield _flat(generator.finish_groups(_grouped(chunk), **others))
             raise
         if not chunk:
             return
         yield _flat(finished)
+
+
+def _what_is_written(chunk: list[tuple[int, Structure]], relax: bool) -> str:
+    """What an interruption leaves of structures, in words; those whose relaxation had not begun are marked as such."""
+    said = f"{len(chunk)} structures are still ranked and written"
+    if not relax:
+        return said
+    for _, structure in chunk:
+        structure.properties = {"converged": False, "relax_steps": 0, **structure.properties}
+    moving = sum(not structure.properties["converged"] for _, structure in chunk)
+    return f"{said}, {moving} of them not at rest; dao-ase relax goes on with these" if moving else said
 
 
 def _grouped(numbered: list[tuple[int, Structure]]) -> list[list[Structure]]:
