@@ -71,6 +71,7 @@ STATES_OF_TORCH = {
     "float64 by default": double_by_default,
     "inference mode": torch.inference_mode,
     "another device by default": partial(torch.device, "meta"),
+    "autocast": partial(torch.autocast, "cpu"),
 }
 """What a caller or another library may have told torch; MACE, for one, sets the default type for the whole process."""
 

@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -342,6 +343,20 @@ def test_what_torch_is_told_changes_nothing(state):
             np.testing.assert_allclose(one.results["forces"], calculators[0].results["forces"], atol=1e-5)
     for one in calculators[2:]:
         one.calculate(NAMED["silicon"])  # made in this state, used outside
+
+
+def test_threads_may_share_a_calculator():
+    shared, crystals = calculator(), [NAMED["salt"], NAMED["silicon"]]
+    expected = [DAOCalculator(MODEL, dtype="float64").get_potential_energy(atoms) for atoms in crystals]
+
+    def energies(atoms):
+        atoms = atoms.copy()
+        atoms.calc = shared
+        return [atoms.get_potential_energy(force_consistent=True) for _ in range(20)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(energies, crystals * 4))
+    np.testing.assert_allclose(found, np.repeat(expected * 4, 20).reshape(8, 20), atol=1e-10)
 
 
 def test_arrays_in_single_precision_are_read():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -84,7 +85,7 @@ class DAOCalculator(Calculator):
 
     The energy is on the scale of the Materials Project (PBE with its corrections). Initial charges and magnetic moments
     are not used. Cells may be skewed, left-handed, smaller than the cutoff, partly periodic or absent; there is a stress
-    only where there is a volume.
+    only where there is a volume. Threads that share a calculator wait for one another; ``copy.deepcopy`` makes one for each.
 
     >>> from ase.build import bulk
     >>> atoms = bulk("Si")
@@ -115,6 +116,7 @@ class DAOCalculator(Calculator):
         place = usable_device(device)
         self.model = potential_of(model, place, dtype)
         name = "custom" if isinstance(model, Potential) else model
+        self._alone = threading.RLock()
         self._list: VerletList | None = None
         self._layout: Layout | None = None
         self._kind: tuple[bytes, bytes] = (b"", b"")
@@ -165,7 +167,8 @@ class DAOCalculator(Calculator):
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """A property of the atoms, as ASE gives it; where there is no stress, the error says why."""
         try:
-            return super().get_property(name, atoms, allow_calculation)
+            with self._alone:
+                return super().get_property(name, atoms, allow_calculation)
         except PropertyNotImplementedError as error:
             if name != "stress":
                 raise
@@ -173,6 +176,17 @@ class DAOCalculator(Calculator):
                 "these atoms have no stress, for their cell has no volume: give it a third vector, as "
                 "atoms.center(vacuum=10, axis=2) does for a slab, or relax the positions alone, without a filter"
             ) from error
+
+    def get_potential_energy(self, atoms: Atoms | None = None, force_consistent: bool = False) -> float:
+        """The energy (eV); the two that ASE distinguishes are one here."""
+        with self._alone:
+            return super().get_potential_energy(atoms, force_consistent)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_alone"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _alone=threading.RLock())
 
     @torch.inference_mode(False)  # the network is differentiated, also where a caller has no use for gradients
     def calculate(

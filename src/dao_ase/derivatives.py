@@ -11,6 +11,7 @@ a negative trace of σ: ASE's sign.
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dao_ase.crystals import Crystals
+from dao_ase.device import own_precision
 from dao_ase.memory import refuse_too_large
 from dao_ase.neighbor_attention import collect
 from dao_ase.neighbors import Neighbors, Pairs, find_pairs, join, largest_degree
@@ -59,9 +61,10 @@ def predict(
 ) -> Prediction:
     """Energy, forces and stress of a batch, given the pair vectors (Å); differentiable again when training.
 
-    Energies are summed in float64, for a total of a thousand atoms has no room in float32 for what a force needs.
+    Energies are summed in float64, for a total of a thousand atoms has no room in float32 for what a force needs. Where the
+    result is not differentiable, the model computes in its own type, whatever torch.autocast says.
     """
-    with torch.enable_grad():
+    with torch.enable_grad(), nullcontext() if differentiable else own_precision(vectors.device):
         vectors = vectors.detach().requires_grad_()
         atomic = model(atomic_numbers, vectors, neighbors)
         (gradient,) = torch.autograd.grad(atomic.sum(), vectors, create_graph=differentiable)
@@ -100,6 +103,10 @@ class Layout:
 
     def predict(self, positions: Float[Tensor, "atoms 3"], lattice: Float[Tensor, "crystals 3 3"]) -> Prediction:
         """Energy, forces and stress of these positions and lattices (Å), given in float64."""
+        with own_precision(positions.device):
+            return self._predict(positions, lattice)
+
+    def _predict(self, positions: Tensor, lattice: Tensor) -> Prediction:
         self._calls += 1
         if self._tape is not None and not self._tape.stale:
             return Prediction(*self._tape(positions, lattice))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
 
 
@@ -23,6 +25,11 @@ def usable_device(name: str | torch.device | None = None) -> str:
     if device.type == "cuda":
         _refuse_missing_gpu(name, device.index or 0)
     return name
+
+
+def own_precision(device: torch.device | str) -> AbstractContextManager:
+    """A block that computes in the type of its tensors, also where a caller has torch.autocast on."""
+    return torch.autocast(torch.device(device).type, enabled=False)
 
 
 def _refuse_missing_gpu(name: str, index: int) -> None:

@@ -17,7 +17,7 @@ from monty.json import MSONable
 from dao_ase.cell_sampler import CellSampler, prototype_ranks
 from dao_ase.cells import CellRules, seed_of, whole_number
 from dao_ase.composition import Composition
-from dao_ase.device import usable_device
+from dao_ase.device import own_precision, usable_device
 from dao_ase.gates import refusal
 
 if TYPE_CHECKING:
@@ -195,7 +195,8 @@ class DAOGenerator(MSONable):
         """As `finish`, for one list of structures for each composition; keywords as of `dao_ase.rank.finished`."""
         from dao_ase.rank import finished
 
-        return finished(groups, stability=self._options["stability"], **how)
+        with own_precision("cpu"):
+            return finished(groups, stability=self._options["stability"], **how)
 
     def cells(
         self, composition: Any, n: int, formula_units: int | Sequence[int] | str = 1, max_atoms: int | None = None
@@ -213,10 +214,11 @@ class DAOGenerator(MSONable):
             while waiting := list(islice(requests, CHUNK)):
                 for _ in range(MAX_ATTEMPTS):
                     failed = []
-                    structures = self.sampler.sample_cells(
-                        [one.cell.in_iupac_order for one in waiting], [one.seed for one in waiting], guidance,
-                        count=n, ranks=[one.ranks for one in waiting],
-                    )  # fmt: skip
+                    with own_precision(self._options["device"]):
+                        structures = self.sampler.sample_cells(
+                            [one.cell.in_iupac_order for one in waiting], [one.seed for one in waiting], guidance,
+                            count=n, ranks=[one.ranks for one in waiting],
+                        )  # fmt: skip
                     for request, structure in zip(waiting, structures, strict=True):
                         reason = refusal(structure)
                         if reason is None:

@@ -52,6 +52,7 @@ class PropertyModel:
             names = ", ".join(SYMBOLS[number] if number < len(SYMBOLS) else f"number {number}" for number in unknown)
             raise ValueError(f"{names} is outside the {len(self.trained)} elements that the model was trained on")
 
+    @torch.autocast("cpu", enabled=False)  # in its own type, whatever a caller has told torch
     def learnt(self, crystals: Crystals) -> NDArray[np.float64]:
         """What each member of each fold says of each crystal, on the scale that is learnt: [folds, members, crystals]."""
         self.refuse_untrained(crystals)
