@@ -51,6 +51,11 @@ def test_what_is_no_formula_is_a_type_error(value):
         Composition.parse(value)
 
 
+def test_isotopes_are_hydrogen():
+    assert Composition.parse("LiD") == Composition.parse("LiH")
+    assert Composition.parse("HDO").counts == Composition.parse({"H": 1, "T": 1, "O": 1}).counts == (("H", 2), ("O", 1))
+
+
 def test_formula_units():
     cell = Composition.parse("Zr16Rh8O4")
     assert (cell.formula_units, cell.reduced_formula, cell.num_atoms) == (4, "Zr4Rh2O", 28)

@@ -17,6 +17,8 @@ SYMBOLS = (
 """Chemical symbols by atomic number; number 0 is no element."""
 
 ATOMIC_NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number > 0}
+ISOTOPE_MASSES = {"D": 2.01410178, "T": 3.01604928}
+"""Deuterium and tritium (u), the isotopes with symbols of their own; to every model here they are hydrogen."""
 IUPAC_ORDER = (
     "Og Rn Xe Kr Ar Ne He Fr Cs Rb K Na Li Ra Ba Sr Ca Mg Be Lr No Md Fm Es Cf Bk Cm Am Pu Np U Pa Th Ac Lu Yb Tm Er Ho "
     "Dy Tb Gd Eu Sm Pm Nd Pr Ce La Y Sc Rf Hf Zr Ti Db Ta Nb V Sg W Mo Cr Bh Re Tc Mn Hs Os Ru Fe Mt Ir Rh Co Ds Pt Pd Ni "
@@ -74,10 +76,10 @@ class Composition:
 
     @classmethod
     def from_counts(cls, amounts: Mapping[str, float], shown_as: str | None = None) -> Composition:
-        """The composition of element → count; counts must be positive whole numbers."""
+        """The composition of element → count, D and T being hydrogen; counts must be positive whole numbers."""
         shown = shown_as if shown_as is not None else "".join(f"{s}{a:g}" for s, a in amounts.items())
         counts = []
-        for symbol, amount in amounts.items():
+        for symbol, amount in _of_elements(amounts).items():
             if symbol not in ATOMIC_NUMBERS:
                 raise ValueError(f"{shown!r} contains {symbol!r}, which is not the symbol of an element")
             if not 0 < amount < float("inf"):
@@ -146,6 +148,24 @@ def reduced_key(atomic_numbers) -> tuple[tuple[int, int], ...]:
     counts = {number: numbers.count(number) for number in set(numbers)}
     divisor = reduce(gcd, counts.values())
     return tuple(sorted((number, count // divisor) for number, count in counts.items()))
+
+
+def element_of(symbol: str) -> str:
+    """The symbol of the element that a symbol is of, also where it is that of an isotope.
+
+    >>> element_of("D"), element_of("Dy")
+    ('H', 'Dy')
+    """
+    return "H" if symbol in ISOTOPE_MASSES else symbol
+
+
+def _of_elements(amounts: Mapping[str, float]) -> dict[str, float]:
+    """Counts by element, those of isotopes added up."""
+    found: dict[str, float] = {}
+    for symbol, amount in amounts.items():
+        element = element_of(symbol)
+        found[element] = found.get(element, 0) + amount
+    return found
 
 
 def _parse_formula(formula: str) -> dict[str, float]:

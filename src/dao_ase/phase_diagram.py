@@ -219,7 +219,8 @@ def _from_json(path: Path, recompute: bool) -> list[Phase]:
 
     try:
         found = loadfn(path)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, ImportError) as error:  # what monty cannot make
+    # what monty cannot make, or not read, for its depth
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, ImportError, RecursionError) as error:
         raise ValueError(f"{path}: is no JSON of pymatgen's: {error}") from error
     entries = found if isinstance(found, list) else [found]
     if all(isinstance(one, Structure) for one in entries):

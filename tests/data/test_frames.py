@@ -1,9 +1,19 @@
 """A CIF is read as the standard means it, where ASE would find other atoms or none."""
 
+import gzip
+import json
+import re
+from io import StringIO
+
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.io import write
+from pymatgen.core import Lattice, Structure
 
 from dao_ase.data.frames import frames_of
+from dao_ase.data.sources import open_source
+from dao_ase.data.sources import read as records_of
 
 CELL = """data_salt
 _cell_length_a 5.64
@@ -64,3 +74,45 @@ def test_other_blocks_are_read_beside_one_that_cannot_be(tmp_path):
     broken = (CELL + SITES).replace("data_salt", "data_broken").replace("0.5 0.5 0.5", "x y z")
     frames, refused = read(tmp_path, CELL + NAMED + SITES + broken)
     assert list(frames) == [0] and len(refused) == 1 and refused[0].startswith(f"{tmp_path / 'salt.cif'}#1: ")
+
+
+@pytest.mark.parametrize("isotope", ["D", "T"])
+@pytest.mark.parametrize("name", ["a.xyz", "POSCAR", "a.vasp.gz"])
+def test_isotopes_are_hydrogen_with_their_masses(tmp_path, name, isotope):
+    hydride = Atoms("LiHHLi", cell=[4, 4, 8], pbc=True, positions=[[0, 0, 0], [2, 2, 2], [2, 2, 6], [0, 0, 4]])
+    text = StringIO()
+    write(text, hydride, format="extxyz" if name == "a.xyz" else "vasp")
+    heavy = re.sub(r"(?<![A-Za-z])H(?= )", isotope, text.getvalue())
+    opened = gzip.open if name.endswith(".gz") else open
+    with opened(tmp_path / name, "wt") as file:
+        file.write(heavy)
+    frames, refused = frames_of(tmp_path / name)
+    assert not refused and frames[0].numbers.tolist() == [3, 1, 1, 3]
+    mass = {"D": 2.014, "T": 3.016}[isotope]
+    np.testing.assert_allclose(frames[0].get_masses(), [6.94, mass, mass, 6.94], atol=1e-3)
+
+
+@pytest.mark.parametrize("chosen", ["", "@0"])
+def test_an_xyz_file_that_claims_more_atoms_than_it_has_is_refused(tmp_path, chosen):
+    (tmp_path / "a.xyz").write_text("100000000000\n\nH 0 0 0\n")
+    frames, (reason,) = frames_of(tmp_path / f"a.xyz{chosen}")
+    assert not frames and "the file ends in a frame of 100000000000 atoms; it is truncated" in reason
+    (tmp_path / "a.xyz").write_text("1" * 30 + "\n\nH 0 0 0\n")
+    assert "it is truncated" in frames_of(tmp_path / "a.xyz")[1][0]
+    (tmp_path / "table.csv").write_text("file\na.xyz\n")
+    rejected = []
+    assert not list(records_of(open_source(tmp_path / "table.csv"), rejected.append))
+    assert "it is truncated" in rejected[0].reason
+
+
+def test_json_that_is_nested_too_deeply_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text('{"@module": ' * 100_000)
+    frames, (reason,) = frames_of(tmp_path / "a.json")
+    assert not frames and "nested too deeply" in reason
+
+
+def test_documents_of_the_materials_project_are_structures(tmp_path):
+    salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    (tmp_path / "a.json").write_text(json.dumps([{"material_id": "mp-22862", "structure": salt.as_dict()}]))
+    frames, refused = frames_of(tmp_path / "a.json")
+    assert not refused and frames[0].get_chemical_formula() == "Cl4Na4"

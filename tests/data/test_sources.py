@@ -1,7 +1,9 @@
 """Sources: every format gives the crystal that was written; what is broken is named and the rest is kept."""
 
+import csv
 import gzip
 import json
+import re
 import zipfile
 
 import numpy as np
@@ -13,7 +15,8 @@ from ase.db import connect
 from ase.io import write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pymatgen.core import Structure
+from pymatgen.core import Lattice, Molecule, Structure
+from pymatgen.entries.computed_entries import ComputedStructureEntry
 from pymatgen.io.cif import CifWriter
 
 from crystals import CRYSTALS, SHARED, needs_shared, write_csv, write_npz
@@ -81,13 +84,101 @@ def test_a_packed_table_has_the_identifiers_of_the_plain_one(tmp_path, packing):
         assert [record.id for record in records] == ["a/0"] and not rejected
 
 
-def test_json_of_pymatgen_says_what_to_do_with_it(tmp_path):
+def test_json_of_pymatgen(tmp_path):
+    """Structures, computed entries, and what the Materials Project sends."""
     structure = CRYSTALS["salt"].as_dict()
-    for entry in (structure, {"material_id": "mp-22862", "structure": structure}):
-        for name, text in (("a.json", json.dumps([entry])), ("a.jsonl", json.dumps(entry))):
+    entries = {
+        "a/0": structure | {"properties": {"energy": -27.0}},
+        "mp-22862": {"material_id": "mp-22862", "energy": -27.0, "structure": structure},
+        "mp-1": ComputedStructureEntry(CRYSTALS["salt"], -27.0, entry_id="mp-1").as_dict(),
+    }
+    for identifier, entry in entries.items():
+        texts = {"a.json": json.dumps([entry]), "a.jsonl": json.dumps(entry)}
+        texts |= {"one/a.json": json.dumps(entry)} if "@module" in entry else {}
+        for name, text in texts.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(text)
-            records, (one,) = read_all(tmp_path / name)
-            assert not records and one.rule == "broken" and "structure.to(fmt='cif')" in one.reason, one
+            (record,), rejected = read_all(tmp_path / name)
+            assert not rejected and record.id == identifier and record.labels["energy"] == -27
+            np.testing.assert_allclose(record.frac_coords, CRYSTALS["salt"].frac_coords)
+            assert record.atomic_numbers.tolist() == list(CRYSTALS["salt"].atomic_numbers)
+
+
+def test_json_without_a_structure_says_what_is_needed(tmp_path):
+    molecule = Molecule(["H", "H"], [[0, 0, 0], [0, 0, 0.74]]).as_dict()
+    for name, text in (("a.json", json.dumps([molecule])), ("a.jsonl", json.dumps(molecule))):
+        (tmp_path / name).write_text(text)
+        _, (rejected,) = read_all(tmp_path / name)
+        assert rejected.rule == "broken" and "structure of pymatgen's" in rejected.reason
+    mixed = Structure(Lattice.cubic(3), [{"Fe": 0.5, "Ni": 0.5}], [[0, 0, 0]])
+    slab = Structure(Lattice(np.eye(3) * 9, pbc=(True, True, False)), ["Fe"], [[0, 0, 0]])
+    (tmp_path / "a.json").write_text(json.dumps([mixed.as_dict(), slab.as_dict()]))
+    records, rejected = read_all(tmp_path / "a.json")
+    assert not records and [one.rule for one in rejected] == ["partial occupancy", "not periodic"]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_json_that_is_nested_too_deeply_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("[" * 100_000 + "]" * 100_000)
+    try:
+        records, (rejected,) = read_all(tmp_path / name)
+        reason = rejected.reason
+        assert not records
+    except ValueError as error:
+        reason = str(error)
+    assert "nested too deeply" in reason
+
+
+@pytest.mark.parametrize("fmt", ["cif", "poscar", "json"])
+def test_a_table_may_hold_other_texts_than_cifs(tmp_path, fmt):
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        rows = [[name, structure.to(fmt=fmt)] for name, structure in CRYSTALS.items()]
+        csv.writer(file).writerows([["id", "cif"], *rows])
+    records, rejected = read_all(tmp_path / "a.csv")
+    assert not rejected
+    assert_same_crystals(records)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("salt\n1\n4 0 0\n0 4 0\n0 0 4\n1 1\ndirect\n0 0 0\n.5 .5 .5\n", "POSCAR without the symbols of its elements"),
+        ("{'lattice': 3}", "JSON of a structure, but is none"),
+        ('{"atoms": 3}', "no structure of pymatgen's"),
+        ("[" * 9, "begins no CIF, nor a POSCAR"),
+        ("NaCl", "'NaCl' begins no CIF, nor a POSCAR or pymatgen's JSON"),
+    ],
+)
+def test_texts_that_are_no_crystal_say_what_they_lack(tmp_path, text, reason):
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["id", "cif"], ["salt", text]])
+    _, (rejected,) = read_all(tmp_path / "a.csv")
+    assert rejected.rule == "broken" and reason in rejected.reason
+
+
+HYDRIDE = Structure(Lattice.cubic(3.9), ["Li", "H"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
+@pytest.mark.parametrize("isotope", ["D", "T"])
+@pytest.mark.parametrize("name", ["a.cif", "a.vasp", "a.xyz", "a.jsonl", "a.json", "a.csv"])
+def test_isotopes_are_hydrogen(tmp_path, name, isotope):
+    texts = {
+        "a.cif": HYDRIDE.to(fmt="cif"),
+        "a.vasp": HYDRIDE.to(fmt="poscar"),
+        "a.xyz": '2\nLattice="3.9 0 0 0 3.9 0 0 0 3.9" Properties=species:S:1:pos:R:3\nLi 0 0 0\nH 1.95 1.95 1.95\n',
+        "a.jsonl": json.dumps(
+            {"lattice": np.diag([3.9] * 3).tolist(), "sites": [[[["Li", 1]], [0] * 3], [[["H", 1]], [0.5] * 3]]}
+        ),
+        "a.json": json.dumps([HYDRIDE.as_dict()]),
+        "a.csv": "id,file\nhydride,a.vasp\n",
+    }
+    heavy = {file: re.sub(r"\bH(?=[ 0-9\"\n])", isotope, text) for file, text in texts.items() if file != "a.csv"}
+    assert all(text != texts[file] for file, text in heavy.items())
+    for file, text in {**heavy, "a.csv": texts["a.csv"]}.items():
+        (tmp_path / file).write_text(text)
+    (record,), rejected = read_all(tmp_path / name)
+    assert not rejected and sorted(record.atomic_numbers.tolist()) == [1, 3]
+    np.testing.assert_allclose(np.diag(record.lattice), 3.9)
 
 
 def test_csv_that_is_cut_keeps_the_rest(tmp_path):

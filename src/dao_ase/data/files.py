@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dao_ase.data.cif import blocks_of, read_cif
+from dao_ase.data.isotopes import atoms_of_poscar, atoms_of_xyz, is_poscar, names_isotopes
 from dao_ase.data.reading import FileSource, Source, bare_name, ending, opened_text, text_of
 from dao_ase.data.records import Record, RejectedRecord
 
@@ -27,6 +28,10 @@ ENDINGS = (".cif", ".vasp", *XYZ)
 """Of structure files, in any case of letters, also with ``.gz`` behind."""
 ID_KEYS = ("material_id", "id", "name", "identifier", "unique_id")
 """Keys of ``atoms.info`` that may hold the identifier, the first that exists is taken."""
+
+
+class TruncatedFrame(ValueError):
+    """A frame of an XYZ file that claims more atoms than there are lines."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class AseSource(FileSource):
         try:
             if ending(self.path) in DATABASES:
                 yield from _database_rows(self.path)
+            elif is_poscar(self.path) and names_isotopes(text := text_of(self.path)):
+                yield atoms_of_poscar(text)
             else:
                 yield from iread(self.path, index=":", do_not_split_by_at_sign=True)
         except Exception as error:  # ase.io raises whatever a format's parser raises
@@ -75,9 +82,7 @@ class AseSource(FileSource):
     def record(self, row: int, raw: Any) -> Record:
         """The crystal of one frame."""
         if isinstance(raw, str):
-            from ase.io import read
-
-            raw = read(io.StringIO(raw), format="extxyz")
+            raw = atoms_of_xyz(raw)
         stem = bare_name(self.path)
         return record_from_atoms(raw, f"{stem}/{row}" if row else stem, self.name, row)
 
@@ -170,7 +175,7 @@ def record_from_atoms(atoms: Atoms, identifier: str, source: str, row: int) -> R
 
 
 def _is_structure(file: Path) -> bool:
-    return ending(file) in ENDINGS or file.name.startswith(("POSCAR", "CONTCAR"))
+    return ending(file) in ENDINGS or is_poscar(file)
 
 
 def _xyz_frames(file: Iterator[str]) -> Iterator[str | ValueError]:
@@ -183,9 +188,9 @@ def _xyz_frames(file: Iterator[str]) -> Iterator[str | ValueError]:
         if lost:
             yield ValueError(f"{lost} lines that belong to no frame")
             lost = 0
-        lines = [line, *islice(file, int(line) + 1)]
+        lines = [line, *islice(file, min(int(line) + 1, sys.maxsize))]
         if len(lines) != int(line) + 2:
-            yield ValueError(f"the file ends in a frame of {int(line)} atoms; it is truncated")
+            yield TruncatedFrame(f"the file ends in a frame of {int(line)} atoms; it is truncated")
         else:
             yield "".join(lines)
     if lost:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dao_ase.data.cif import blocks_of, read_cif
-from dao_ase.data.files import XYZ, AseSource
+from dao_ase.data.files import XYZ, AseSource, TruncatedFrame
+from dao_ase.data.isotopes import atoms_of_xyz, is_poscar
 from dao_ase.data.reading import ending, text_of
 from dao_ase.data.records import RejectedRecord
 
@@ -64,11 +65,14 @@ def _pymatgen_frames(path: Path) -> Frames:
         found = loadfn(path)
     except (OSError, ValueError):  # ASE's reader says what is wrong with it
         return {}, []
+    except RecursionError:
+        return {}, [f"{path}: its brackets are nested too deeply for the JSON of crystals"]
     entries = found if isinstance(found, list) else [found]
     frames: dict[int, Atoms] = {}
     refused: list[str] = []
     for place, one in enumerate(entries):
-        structure = getattr(one, "structure", one)  # that of a ComputedStructureEntry
+        # that of a ComputedStructureEntry, or of a document of the Materials Project
+        structure = one.get("structure") if isinstance(one, dict) else getattr(one, "structure", one)
         try:
             if isinstance(structure, Structure):
                 frames[place] = atoms_from_structure(structure)
@@ -129,26 +133,33 @@ def _ase_frames(path: Path) -> Frames:
 
     name, chosen = (str(path), None) if path.exists() else parse_filename(str(path), None)
     try:
+        _refuse_truncated(Path(name))
         found = read(name, index=":" if chosen is None else chosen, do_not_split_by_at_sign=True)
     except Exception:  # as above
-        frames, refused = _xyz_frames(path)
+        frames, refused = _one_by_one(path)
         if not frames:
             raise
         return frames, refused
     return dict(enumerate(_listed(found))), []
 
 
-def _xyz_frames(path: Path) -> Frames:
-    """The frames of an XYZ file that are whole; nothing of another file."""
-    from ase.io import read
+def _refuse_truncated(path: Path) -> None:
+    """An error for an XYZ file with a frame that is not whole: of a trillion atoms, ASE would look for each."""
+    for row in AseSource(path).rows() if path.exists() and ending(path) in XYZ else ():
+        if isinstance(row, TruncatedFrame):
+            raise row
 
+
+def _one_by_one(path: Path) -> Frames:
+    """The frames of an XYZ file that are whole, or a POSCAR with isotopes; nothing of another file."""
+    apart = path.exists() and (ending(path) in XYZ or is_poscar(path))
     frames: dict[int, Atoms] = {}
     refused: list[str] = []
-    for place, row in enumerate(AseSource(path).rows() if path.exists() and ending(path) in XYZ else ()):
+    for place, row in enumerate(AseSource(path).rows() if apart else ()):
         try:
             if isinstance(row, Exception):
                 raise row
-            (frames[place],) = _listed(read(StringIO(row), format="extxyz"))
+            frames[place] = atoms_of_xyz(row) if isinstance(row, str) else row
         except Exception as error:  # as above
             refused.append(f"{path}#{place}: not a structure that ASE reads: {_said(error)}")
     return frames, refused

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from dao_ase.composition import ATOMIC_NUMBERS
-from dao_ase.data.reading import FileSource, bare_name, is_formula, opened_text
+from dao_ase.data.described import cell_of_structure, numbers_of, ordered_symbol, structure_in
+from dao_ase.data.reading import FileSource, bare_name, is_formula, opened_text, parsed_json
 from dao_ase.data.records import Record, RejectedRecord
 from dao_ase.data.tables import ID_COLUMNS
 
-STRUCTURES = "; structures of pymatgen become CIFs by structure.to(fmt='cif'), in a column 'cif' of a CSV file"
-"""What to do with dictionaries of ``Structure.as_dict``, alone or within documents of the Materials Project."""
-FULL = 0.999
-"""A site is fully occupied from here on."""
+STRUCTURES = ", or a structure of pymatgen's, alone or as 'structure' of an entry"
+"""What else an entry may hold: dictionaries of ``Structure.as_dict``."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,8 @@ class JsonLinesSource(FileSource):
     """One JSON object on each line (``.jsonl``, ``.jsonl.gz``).
 
     ``lattice`` holds three rows (Å), ``sites`` a list of ``[[[element, occupancy], ...], [f1, f2, f3]]``; every other number
-    is a label and every other text a text. A crystal with a partly occupied site is rejected: DAO knows whole atoms only.
+    is a label and every other text a text. A line may also be what pymatgen writes of a structure, or an entry that holds it
+    as ``structure``. A crystal with a partly occupied site is rejected: DAO knows whole atoms only.
     """
 
     def rows(self) -> Iterator[str]:
@@ -36,11 +34,15 @@ class JsonLinesSource(FileSource):
 
     def record(self, row: int, raw: str) -> Record:
         """The crystal of one line."""
-        entry = json.loads(raw)
+        entry = parsed_json(raw)
+        if not isinstance(entry, dict):
+            raise RejectedRecord("broken", f"a line is an object, {{...}}, not a {type(entry).__name__}")
         identifier = next((str(entry[key]) for key in ID_COLUMNS if entry.get(key)), f"{bare_name(self.path)}/{row}")
-        if not {"lattice", "sites"} <= set(entry) or isinstance(entry["lattice"], dict):
+        if (structure := structure_in(entry)) is not None:
+            return _record_of_structure(entry, structure, identifier, self.name, row)
+        if not {"lattice", "sites"} <= set(entry):
             needs = "a line needs 'lattice' (three rows in Å) and 'sites' ([[[[element, 1]], [f1, f2, f3]], ...])"
-            raise RejectedRecord("broken", f"{needs}; it has {', '.join(entry)}{STRUCTURES}", identifier)
+            raise RejectedRecord("broken", f"{needs}{STRUCTURES}; it has {', '.join(entry)}", identifier)
         symbols = [ordered_symbol(site[0], identifier) for site in entry["sites"]]
         coords = np.array([site[1] for site in entry["sites"]], dtype=np.float64).reshape(-1, 3)
         labels, texts = labels_and_texts(entry, ("lattice", "sites", *ID_COLUMNS))
@@ -54,7 +56,7 @@ class MatbenchSource(FileSource):
 
     def rows(self) -> Iterator[tuple[Any, dict[str, Any]]]:
         """The index and the columns of each entry."""
-        table = json.loads(read_text(self.path))
+        table = parsed_json(read_text(self.path))
         if missing := {"index", "columns", "data"} - set(table):
             raise ValueError(f"{str(self.path)!r} lacks {', '.join(sorted(missing))}; it is no data set of Matbench")
         if "structure" not in table["columns"]:
@@ -65,40 +67,31 @@ class MatbenchSource(FileSource):
     def record(self, row: int, raw: tuple[Any, dict[str, Any]]) -> Record:
         """The crystal of one entry; its identifier is that of Matbench."""
         index, columns = raw
-        structure = columns["structure"]
         identifier = f"{self.path.name.partition('.')[0]}-{index}"
-        sites = structure["sites"]
-        kinds = [[(one["element"], one["occu"]) for one in site["species"]] for site in sites]
-        labels, texts = labels_and_texts(columns, ("structure",))
-        return Record(
-            identifier,
-            np.array(structure["lattice"]["matrix"], dtype=np.float64),
-            np.array([site["abc"] for site in sites], dtype=np.float64).reshape(-1, 3),
-            numbers_of([ordered_symbol(kind, identifier) for kind in kinds], identifier),
-            self.name,
-            row,
-            labels,
-            texts=texts,
-        )
+        return _record_of_structure(columns, columns["structure"], identifier, self.name, row)
 
 
 @dataclass(frozen=True)
-class JarvisSource(FileSource):
-    """A data set of JARVIS as published: a list of entries with ``atoms`` and properties (``.json``, also zipped).
-
-    A property that JARVIS does not have ("na") is missing.
+class EntriesSource(FileSource):
+    """A list of entries: a data set of JARVIS as published, with ``atoms`` and properties (``.json``, also zipped), where a
+    property that JARVIS does not have ("na") is missing; or pymatgen's structures, or entries that hold them, also a single
+    one.
     """
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[Any]:
         """The entries."""
-        yield from json.loads(read_text(self.path))
+        found = parsed_json(read_text(self.path))
+        yield from found if isinstance(found, list) else [found]
 
     def record(self, row: int, raw: dict[str, Any]) -> Record:
         """The crystal of one entry."""
+        if (structure := structure_in(raw)) is not None:
+            identifier = next((str(raw[key]) for key in ID_COLUMNS if raw.get(key)), f"{bare_name(self.path)}/{row}")
+            return _record_of_structure(raw, structure, identifier, self.name, row)
         if not isinstance(raw, dict) or "atoms" not in raw:
             found = ", ".join(raw) if isinstance(raw, dict) else type(raw).__name__
             raise RejectedRecord(
-                "broken", f"an entry needs 'atoms', as JARVIS publishes them; it has {found}{STRUCTURES}"
+                "broken", f"an entry needs 'atoms', as JARVIS publishes them{STRUCTURES}; it has {found}"
             )
         atoms = raw["atoms"]
         lattice = np.array(atoms["lattice_mat"], dtype=np.float64)
@@ -110,14 +103,14 @@ class JarvisSource(FileSource):
         return Record(identifier, lattice, coords, numbers_of(symbols, identifier), self.name, row, labels, texts=texts)
 
 
-def published_source(path: Path) -> MatbenchSource | JarvisSource | None:
-    """The reader of a published JSON file; None for any other, such as ASE's databases in JSON."""
+def published_source(path: Path) -> MatbenchSource | EntriesSource | None:
+    """The reader of a published JSON file, or of one of pymatgen's; None for any other, such as ASE's databases in JSON."""
     head = read_text(path, 4096).lstrip()
     if head.startswith("["):
-        return JarvisSource(path)
+        return EntriesSource(path)
     if head.startswith("{") and ('"columns"' in head or head.replace(" ", "").startswith('{"index":[')):
         return MatbenchSource(path)
-    return None
+    return EntriesSource(path) if head.startswith("{") and '"@module"' in head else None
 
 
 def read_text(path: Path, size: int = -1) -> str:
@@ -126,21 +119,13 @@ def read_text(path: Path, size: int = -1) -> str:
         return file.read(size)
 
 
-def ordered_symbol(species: Sequence[Sequence[Any]], identifier: str) -> str:
-    """The element of a site that one element occupies fully; any other site is partial occupancy."""
-    if len(species) != 1 or float(species[0][1]) < FULL:
-        shown = ", ".join(f"{symbol} {float(share):g}" for symbol, share in species)
-        reason = f"a site holds {shown}; only full occupancy can be used"
-        raise RejectedRecord("partial occupancy", reason, identifier)
-    return str(species[0][0])
-
-
-def numbers_of(symbols: Sequence[str], identifier: str) -> np.ndarray:
-    """The atomic numbers of these symbols."""
-    unknown = sorted(set(symbols) - set(ATOMIC_NUMBERS))
-    if unknown:
-        raise RejectedRecord("unknown element", f"{unknown[0]!r} is not the symbol of an element", identifier)
-    return np.array([ATOMIC_NUMBERS[symbol] for symbol in symbols], dtype=np.int64)
+def _record_of_structure(
+    entry: Mapping[str, Any], structure: Mapping[str, Any], identifier: str, source: str, row: int
+) -> Record:
+    """The crystal of a structure of pymatgen's, with what its entry, or its own ``properties``, say of it."""
+    said = (structure.get("properties") or {}) if structure is entry else entry
+    labels, texts = labels_and_texts(said, ("structure", "@module", "@class", "@version", *ID_COLUMNS))
+    return Record(identifier, *cell_of_structure(structure, identifier), source, row, labels, texts=texts)
 
 
 def labels_and_texts(entry: Mapping[str, Any], without: Sequence[str]) -> tuple[dict[str, float], dict[str, str]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dao_ase.composition import ATOMIC_NUMBERS
+from dao_ase.composition import ATOMIC_NUMBERS, element_of
 from dao_ase.data.records import Record, RejectedRecord
 
 FIELDS = (
@@ -126,11 +126,11 @@ def _geometry(attributes: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np
         symbols = species["chemical_symbols"]
         if len(symbols) != 1 or abs(species["concentration"][0] - 1) > 1e-6:
             raise RejectedRecord("partial occupancy", f"species {species['name']!r} is a mixture or holds vacancies")
-        if symbols[0] not in ATOMIC_NUMBERS:
+        if element_of(symbols[0]) not in ATOMIC_NUMBERS:
             raise RejectedRecord(
                 "unknown element", f"species {species['name']!r} is {symbols[0]!r}, which is no element"
             )
-        elements[species["name"]] = ATOMIC_NUMBERS[symbols[0]]
+        elements[species["name"]] = ATOMIC_NUMBERS[element_of(symbols[0])]
     lattice = np.array(attributes["lattice_vectors"], dtype=np.float64)
     positions = np.array(attributes["cartesian_site_positions"], dtype=np.float64)
     if lattice.shape != (3, 3) or positions.shape != (len(attributes["species_at_sites"]), 3):

@@ -9,6 +9,7 @@ import codecs
 import gzip
 import hashlib
 import io
+import json
 import logging
 import re
 import zipfile
@@ -175,6 +176,14 @@ def text_of(path: Path) -> str:
     """The whole text of a file as `opened_text` unpacks it, lines ending in a newline alone."""
     with opened_text(path) as file:
         return file.read().replace("\r\n", "\n")
+
+
+def parsed_json(text: str) -> Any:
+    """What a JSON text describes; one that is none, or too deep to be read, is a ValueError."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its brackets are nested too deeply for the JSON of crystals") from None
 
 
 def ending(path: Path) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dao_ase.data.files import AseSource, CifSource, FolderSource
-from dao_ase.data.jsonlines import JarvisSource, JsonLinesSource, MatbenchSource, published_source, read_text
+from dao_ase.data.jsonlines import EntriesSource, JsonLinesSource, MatbenchSource, published_source, read_text
 from dao_ase.data.reading import Source, read
 from dao_ase.data.store import INDEX
 from dao_ase.data.stored import StoreSource
@@ -18,7 +18,8 @@ __all__ = ["is_table", "open_source", "read"]
 def open_source(location: str | Path, optimade_filter: str = "") -> Source:
     """The source of a ``.npz``, ``.csv``, ``.tsv``, ``.jsonl``, ``.cif``, what ASE reads, folder, store, ``optimade:URL``.
 
-    A ``.json`` file may be a data set of Matbench or of JARVIS as published, also packed (``.json.gz``, ``.json.zip``).
+    A ``.json`` file may be a data set of Matbench or of JARVIS as published, also packed (``.json.gz``, ``.json.zip``), or
+    structures of pymatgen's.
 
     >>> open_source("optimade:https://optimade.materialsproject.org", 'elements HAS ALL "Cs","V"').name
     'https://optimade.materialsproject.org'
@@ -50,6 +51,6 @@ def is_table(path: Path) -> bool:
         source = open_source(path) if path.is_file() else None
     except ValueError:  # packed and damaged
         return False
-    if isinstance(source, JarvisSource):  # or a list of pymatgen's structures
+    if isinstance(source, EntriesSource):  # or a list of pymatgen's structures
         return '"@module"' not in read_text(path, 4096)
     return isinstance(source, NpzSource | CsvSource | JsonLinesSource | MatbenchSource)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dao_ase.data.cif import Cell, blocks_of, read_cif
+from dao_ase.data.described import cell_of_text
 from dao_ase.data.reading import (
     MORE_CELLS,
     UNREADABLE,
@@ -134,7 +135,7 @@ class CsvSource(FileSource):
                     yield {name: _number(name, value, between) for name, value in row.items()}
 
     def _cell(self, raw: dict[str, Any], identifier: str) -> Cell:
-        """The crystal of one line, from the text of a CIF or from a file whose path is relative to the table."""
+        """The crystal of one line, from the text of a CIF, POSCAR or pymatgen's JSON, or from a file beside the table."""
         if any(isinstance(value, str) and value.endswith(END) for value in raw.values()):
             raise RejectedRecord("broken", "the file ends within this row; is it complete?", identifier)
         if any(raw.get(None, ())):  # type: ignore[call-overload]  # what DictReader has no name for
@@ -144,18 +145,19 @@ class CsvSource(FileSource):
         if "cif" in raw:
             if not raw["cif"]:
                 raise RejectedRecord("broken", "the column 'cif' is empty; is the file complete?", identifier)
-            return read_cif(raw["cif"])
+            return cell_of_text(raw["cif"])
         path = self.path.parent / (raw["file"] or "")
         if not path.is_file():
             raise RejectedRecord("broken", f"there is no structure file {raw['file']!r}; is it complete?", identifier)
         if ending(path) == ".cif":
             return read_cif(_the_only(blocks_of(text_of(path)), raw["file"], identifier))
-        from ase.io import iread
+        from dao_ase.data.files import AseSource
 
-        from dao_ase.data.files import record_from_atoms
-
-        frames = list(iread(path, index=":", do_not_split_by_at_sign=True))
-        found = record_from_atoms(_the_only(frames, raw["file"], identifier), identifier, self.name, 0)
+        source = AseSource(path)
+        frame = _the_only(list(source.rows()), raw["file"], identifier)
+        if isinstance(frame, Exception):
+            raise frame
+        found = source.record(0, frame)
         return found.lattice, found.frac_coords, found.atomic_numbers
 
     def record(self, row: int, raw: dict[str, Any]) -> Record:
