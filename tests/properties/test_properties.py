@@ -223,6 +223,8 @@ def test_crystals_that_cannot_be_learnt_are_named_before_any_training():
         DAOPredictor.fit([*crystals, bulk("Og", "fcc", a=5)], range(17))
     with pytest.raises(ValueError, match=r"values have the shape \(16, 1\); each crystal needs one number"):
         DAOPredictor.fit(crystals, np.ones((16, 1)))
+    with pytest.raises(ValueError, match="16 crystals but 3 values"):
+        DAOPredictor.fit(iter(crystals), (float(value) for value in range(3)))
     for folds, seed in ((1, 0), (0, 0), (5, -1)):
         with pytest.raises(ValueError, match=f"folds is {folds} and seed {seed}; give"):
             DAOPredictor.fit(crystals, range(16), folds=folds, seed=seed)
@@ -292,7 +294,12 @@ def test_files_structures_and_atoms_give_the_same(predictor, tmp_path):
 
     atoms = salts()[3]
     atoms.write(tmp_path / "one.extxyz")
-    first, *others = predictor.predict([atoms, structure_from_atoms(atoms), tmp_path / "one.extxyz"])
+    structure = structure_from_atoms(atoms)
+    structure.to(str(tmp_path / "one.json"))
+    (tmp_path / "entries.json").write_text(json.dumps([{"material_id": "mp-1", "structure": structure.as_dict()}]))
+    files = [tmp_path / name for name in ("one.extxyz", "one.json", "entries.json")]
+    first, *others = predictor.predict(one for one in [atoms, structure, *files])
+    assert len(others) == 4
     assert all(other.value == pytest.approx(first.value, rel=1e-4) for other in others)
     assert predictor.predict([]) == []
     with pytest.raises(TypeError, match="give a list"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,8 +61,8 @@ class DAOPredictor:
     @classmethod
     def fit(
         cls,
-        crystals: Sequence[Structure | Atoms | str | os.PathLike[str]],
-        values: Sequence[float] | NDArray[np.float64],
+        crystals: Iterable[Structure | Atoms | str | os.PathLike[str]],
+        values: Iterable[float] | NDArray[np.float64],
         target: str = "value",
         *,
         unit: str = "",
@@ -80,11 +80,9 @@ class DAOPredictor:
         if whole_number("folds", folds) < 2 or whole_number("seed", seed) < 0:
             raise ValueError(f"folds is {folds} and seed {seed}; give at least 2 folds, and a seed of zero or more")
         batch = as_batch(crystals)
-        if len(batch) != len(values):
-            raise ValueError(f"{len(batch)} crystals but {len(values)} values; each crystal needs one")
-        numbers = np.asarray(values, dtype=np.float64)
-        if numbers.ndim != 1:
-            raise ValueError(f"values have the shape {numbers.shape}; each crystal needs one number")
+        numbers = _as_numbers(values)
+        if len(batch) != len(numbers):
+            raise ValueError(f"{len(batch)} crystals but {len(numbers)} values; each crystal needs one")
         wrong = np.flatnonzero(~np.isfinite(numbers) | ((numbers <= 0) if log else False))
         if len(wrong):
             rule = "is no finite number" + (" above zero, as log=True needs" if log else "")
@@ -115,7 +113,7 @@ class DAOPredictor:
         """Errors on crystals whose formula the models had not seen, beside those of a constant."""
         return dict(self.model.header.get("cross_validation", {}))
 
-    def predict(self, crystals: Sequence[Structure | Atoms | str | os.PathLike[str]]) -> list[PropertyPrediction]:
+    def predict(self, crystals: Iterable[Structure | Atoms | str | os.PathLike[str]]) -> list[PropertyPrediction]:
         """The property of each crystal; one with partly occupied sites is an error that names it."""
         return self.predict_crystals(as_batch(crystals))
 
@@ -142,7 +140,14 @@ class DAOPredictor:
         ]
 
 
-def as_batch(crystals: Sequence[Structure | Atoms | str | os.PathLike[str]]) -> Crystals:
+def _as_numbers(values: Iterable[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    numbers = np.asarray(values if hasattr(values, "__len__") else list(values), dtype=np.float64)
+    if numbers.ndim != 1:
+        raise ValueError(f"values have the shape {numbers.shape}; each crystal needs one number")
+    return numbers
+
+
+def as_batch(crystals: Iterable[Structure | Atoms | str | os.PathLike[str]]) -> Crystals:
     """Structures, atoms or files (all crystals of each) as one batch, in float64."""
     if isinstance(crystals, str | os.PathLike) or hasattr(crystals, "lattice") or hasattr(crystals, "cell"):
         raise TypeError("give a list of crystals, [crystal] for a single one")
