@@ -63,7 +63,11 @@ def test_an_interrupted_run_goes_on(store, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         mend(store, tmp_path / "new", MendRules(steps=3), progress=False)
     done.clear()
+    for name in (".1.part.shard-00000.safetensors", "shard-00007.safetensors", ".1.part.relaxed.jsonl"):
+        (tmp_path / "new" / name).write_bytes(b"of a run that was killed")
     resumed = mend(store, tmp_path / "new", MendRules(steps=3), progress=False)  # would be stopped at a second part
+    left = sorted(file.name for file in (tmp_path / "new").iterdir())
+    assert left == ["index.json", "relaxed.jsonl", "shard-00000.safetensors"]
     monkeypatch.setattr(mending, "_relax_part", relax_part)
     whole = mend(store, tmp_path / "whole", MendRules(steps=3), progress=False)
     assert resumed.fates == whole.fates

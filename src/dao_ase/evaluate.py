@@ -23,7 +23,7 @@ import numpy as np
 
 from dao_ase.composition import reduced_key
 from dao_ase.gates import MIN_DISTANCE, is_finite, shortest_distance
-from dao_ase.spawning import without_main
+from dao_ase.spawning import end_with_parent, without_main
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -176,7 +176,7 @@ def match_all(
     if workers <= 1:
         yield from _reported(map(_match_within, jobs), on_pair)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(workers, get_context("forkserver"), end_with_parent) as pool:
         with without_main():
             results = pool.map(_match_within, jobs, chunksize=16)
         yield from _reported(results, on_pair)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from dao_ase.convert import to_structures
 from dao_ase.crystals import Crystals
 from dao_ase.data.parallel import once, one_thread, parallel_map
 from dao_ase.data.shards import write_shard
-from dao_ase.data.store import FORMAT, INDEX, VERSION, CrystalStore
+from dao_ase.data.store import FORMAT, INDEX, VERSION, CrystalStore, discard_leftovers
 from dao_ase.gates import shortest_distance
 from dao_ase.niggli import niggli_reduce
 from dao_ase.relax import Relaxation, relax
@@ -102,7 +101,7 @@ def mend(
     if (output / INDEX).is_file():
         if CrystalStore.open(output).about.get("key") != key:
             raise FileExistsError(f"{str(output)!r} holds another store; give another folder or delete it")
-        _discard_work(output)
+        discard_leftovers(output, WORK)
         return _read(output)
     work = output / f"{WORK}{key}"
     work.mkdir(parents=True, exist_ok=True)
@@ -117,14 +116,8 @@ def mend(
     ):
         results += part
     _write(store, output, results, {"key": key, "relaxed from": str(store.path), "rules": asdict(rules)})
-    _discard_work(output)
+    discard_leftovers(output, WORK)
     return _read(output)
-
-
-def _discard_work(output: Path) -> None:
-    """Removes what runs into a finished store have left, also those that were interrupted and had other rules."""
-    for work in output.glob(f"{WORK}*"):
-        shutil.rmtree(work)
 
 
 def fate(before: Crystals, after: Crystals, energy_change: float, rules: MendRules) -> str:

@@ -2,6 +2,9 @@
 
 import operator
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -18,6 +21,31 @@ def test_results_come_in_order(workers):
 def test_a_worker_that_dies():
     with pytest.raises(OSError, match="a worker process was killed"):
         list(parallel_map(os._exit, [(1,)] * 3, 2))
+
+
+CALLER = """
+import multiprocessing, threading, time
+from dao_ase.data.parallel import parallel_map
+
+threading.Thread(target=lambda: list(parallel_map(time.sleep, [(600,)] * 2, 2)), daemon=True).start()
+while len(multiprocessing.active_children()) < 2:
+    time.sleep(0.1)
+print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
+time.sleep(600)
+"""
+
+
+def test_workers_end_with_a_process_that_is_killed():
+    with subprocess.Popen([sys.executable, "-c", CALLER], stdout=subprocess.PIPE, text=True) as caller:
+        workers = [int(pid) for pid in caller.stdout.readline().split()]
+        caller.kill()
+    assert len(workers) == 2
+    deadline = time.monotonic() + 60
+    for worker in workers:
+        with pytest.raises(ProcessLookupError):
+            while time.monotonic() < deadline:
+                os.kill(worker, 0)
+                time.sleep(0.1)
 
 
 def test_once(tmp_path):

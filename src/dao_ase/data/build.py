@@ -22,7 +22,7 @@ from dao_ase.data.selection import Selection
 from dao_ase.data.shards import open_shard, write_shard
 from dao_ase.data.sources import open_source
 from dao_ase.data.staging import RowRules, stage
-from dao_ase.data.store import FORMAT, INDEX, VERSION, CrystalStore
+from dao_ase.data.store import FORMAT, INDEX, VERSION, CrystalStore, discard_leftovers
 from dao_ase.whole_files import write_json, write_text
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def build(sources: Sequence[Source], path: str | Path, rules: BuildRules, worker
     if (path / INDEX).is_file():
         store = CrystalStore.open(path)
         if store.about.get("key") == key:
-            _discard_work(path)
+            discard_leftovers(path, WORK)
             return store
         raise FileExistsError(f"{str(path)!r} holds another store; give another folder or delete it")
     work = path / f"{WORK}{key}"
@@ -103,14 +103,8 @@ def build(sources: Sequence[Source], path: str | Path, rules: BuildRules, worker
         )
         raise ValueError(f"none of the {counts['read']} crystals can be kept: {counts['left out']}{first}")
     _finish(path, selection, left_out, {"key": key, **plan, "counts": counts})
-    _discard_work(path)
+    discard_leftovers(path, WORK)
     return CrystalStore.open(path)
-
-
-def _discard_work(path: Path) -> None:
-    """Removes what builds of a finished store have left, also those that were interrupted and had other rules."""
-    for work in path.glob(f"{WORK}*"):
-        shutil.rmtree(work)
 
 
 def _select(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dao_ase.spawning import without_main
+from dao_ase.spawning import end_with_parent, without_main
 from dao_ase.whole_files import write_json
 
 
@@ -34,7 +34,7 @@ def parallel_map(function: Callable[..., Any], calls: Iterable[tuple], workers: 
 
 
 def _in_processes(function: Callable[..., Any], calls: Iterable[tuple], workers: int) -> Iterator[Any]:
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         pending: deque[Future] = deque()
         for call in calls:
             with without_main():

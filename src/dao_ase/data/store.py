@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,19 @@ class CrystalStore:
     def columns(self) -> list[str]:
         """Names of everything that the shards hold."""
         return list(self._names)
+
+
+def discard_leftovers(path: Path, work: str) -> None:
+    """Removes from a finished store what runs that were interrupted or killed have left, also those by other rules.
+
+    These are folders whose names begin with ``work``, files that are half written, and shards that are not the store's.
+    """
+    named = {entry["file"] for entry in json.loads((path / INDEX).read_text())["shards"]}
+    for folder in path.glob(f"{work}*"):
+        shutil.rmtree(folder)
+    for file in [*path.glob(".*.part.*"), *path.glob("shard-*.safetensors")]:
+        if file.name not in named:
+            file.unlink(missing_ok=True)
 
 
 def _why_none(path: Path) -> str:
