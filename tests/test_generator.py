@@ -208,6 +208,12 @@ def test_weights_of_another_model_are_refused(tmp_path):
     save(tmp_path / "w.safetensors", tensors, header | {"process": "magic"})
     with pytest.raises(CheckpointError, match=r"w\.safetensors' has a header that describes no model.*'magic'"):
         DAOGenerator(str(tmp_path / "w.safetensors"))
+    for missing in ("process", "elements", "formula_units"):
+        save(tmp_path / "w.safetensors", tensors, {key: header[key] for key in header if key != missing})
+        with pytest.raises(
+            CheckpointError, match=rf"it says nothing of '{missing}'; was it written by another version"
+        ):
+            DAOGenerator(str(tmp_path / "w.safetensors")).elements  # noqa: B018
 
 
 def test_what_cannot_guide_is_refused_at_once(tmp_path):

@@ -75,7 +75,9 @@ def described_by(path: str | Path) -> Iterator[None]:
             yield
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = f"it says nothing of {error}" if isinstance(error, KeyError) else error
-        raise CheckpointError(f"{str(path)!r} has a header that describes no model: {reason}") from error
+        raise CheckpointError(
+            f"{str(path)!r} has a header that describes no model: {reason}; was it written by another version of dao-ase?"
+        ) from error
 
 
 def checksum(tensors: dict[str, Tensor]) -> str:

@@ -103,6 +103,7 @@ def load_stability(weights: str | Path | None = None, device: str = "cpu") -> tu
     tensors, header = checkpoint.load(path, device)
     with checkpoint.described_by(path):
         model = StabilityModel(DenoiserConfig(**header["config"]))
+        PROCESSES[header["process"]]  # which who ranks and who guides will ask for
     checkpoint.fill(model, {name: tensor.float() for name, tensor in tensors.items()}, path)
     return model.to(device, torch.float32).eval().requires_grad_(False), header
 

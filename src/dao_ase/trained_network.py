@@ -54,6 +54,7 @@ class TrainedNetwork:
             self._denoiser = Denoiser(DenoiserConfig(**self.header["config"]))
             self._process = PROCESSES[self.header["process"]]()
             advised = SamplerSettings(**self.header.get("sampler", {}))
+            list(map(self.header.__getitem__, ("elements", "max_atoms", "formula_units")))  # all that will be asked for
         checkpoint.fill(self._denoiser, {name: tensor.float() for name, tensor in tensors.items()}, weights)
         self._denoiser.to(device, torch.float32).eval()
         known: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}

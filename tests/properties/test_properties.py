@@ -318,6 +318,25 @@ def test_what_torch_is_told_changes_nothing(predictor, state, tmp_path):
             assert one.value == pytest.approx(other.value, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [
+        ("calibration", "says nothing of 'calibration'"),
+        ("trunk", "says nothing of 'trunk'"),
+        ("target", "says nothing of 'target'"),
+        ("elements", "says nothing of 'elements'"),
+        ("version", "is of version None, this program reads"),
+    ],
+)
+def test_a_model_of_another_version_is_refused_with_its_file(predictor, tmp_path, missing, reason):
+    predictor.save(tmp_path / "model.safetensors")
+    tensors, header = checkpoint.load(tmp_path / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if name != missing}
+    checkpoint.save(tmp_path / "model.safetensors", kept, {key: header[key] for key in header if key != missing})
+    with pytest.raises(checkpoint.CheckpointError, match=rf"model\.safetensors' .*{reason}"):
+        DAOPredictor(tmp_path / "model.safetensors")
+
+
 def test_a_folder_without_a_model_says_that_it_is_not_finished(tmp_path):
     with pytest.raises(checkpoint.CheckpointError, match="did not finish"):
         find_model(tmp_path)

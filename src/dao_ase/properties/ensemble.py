@@ -20,6 +20,7 @@ from dao_ase import checkpoint
 from dao_ase.composition import SYMBOLS
 from dao_ase.crystals import Crystals
 from dao_ase.potential import Potential, PotentialConfig
+from dao_ase.properties.calibration import Calibration
 from dao_ase.properties.graphs import Graphs
 from dao_ase.properties.installed import MODEL
 from dao_ase.properties.model import HeadConfig, HeadEnsemble, constants_of, features_of, num_features
@@ -97,9 +98,10 @@ class PropertyModel:
             raise checkpoint.CheckpointError(
                 f"{str(path)!r} is of version {header.get('version')}, this program reads {READ}: fine-tune again"
             )
-        elements = tensors["elements"].numpy()
-        places = ["trunk"] if header["trunk"]["shared"] else [f"fold{k}.trunk" for k in range(header["folds"])]
         with checkpoint.described_by(path):
+            target, elements = Target(**header["target"]), tensors["elements"].numpy()
+            Calibration(**header["calibration"])
+            places = ["trunk"] if header["trunk"]["shared"] else [f"fold{k}.trunk" for k in range(header["folds"])]
             sizes = PotentialConfig.from_header(header["trunk"]["config"])
             trunks = [_restored(Potential(sizes), tensors, place) for place in places]
             constants = len(tensors["fold0.head.mean"]) - num_features(trunks[0], 0)
@@ -109,7 +111,7 @@ class PropertyModel:
                 HeadEnsemble.restored(tensors, f"fold{fold}.head.", config, reference, constants)
                 for fold in range(header["folds"])
             ]
-        return cls(Target(**header["target"]), elements, trunks, heads, header)
+        return cls(target, elements, trunks, heads, header)
 
 
 def rounded(head: HeadEnsemble) -> dict[str, Tensor]:
