@@ -18,6 +18,7 @@ from dao_ase.data.label import (
     Label,
     LabelRules,
     Squeeze,
+    _of_so_many_atoms,
     ase_teacher,
     chgnet_teacher,
     find_teacher,
@@ -215,6 +216,11 @@ def test_distortions_stay_within_their_bounds():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # CHGNet's own
+def test_crystals_are_shown_together_up_to_so_many_atoms():
+    assert _of_so_many_atoms([0, 1, 3, 4, 7], [8, 2, 30, 5, 5], 10) == [[0, 1], [3], [4, 7]]
+    assert _of_so_many_atoms([], [], 10) == []
+
+
 def test_chgnet_in_batches_equals_its_calculator():
     dynamics = pytest.importorskip("chgnet.model.dynamics")
     atoms = Atoms(

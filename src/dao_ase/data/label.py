@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 PART = 256
 """Frames in one part: what a kill can cost."""
+TOGETHER = 320
+"""Atoms that CHGNet sees at once: some 4 GB of memory."""
 
 
 class Label(NamedTuple):
@@ -179,8 +181,9 @@ def ase_teacher(calculator: Calculator) -> Teacher:
     return lambda frames: [label(atoms) for atoms in frames]
 
 
-def chgnet_teacher(batch_size: int = 16) -> Teacher:
-    """Labels by CHGNet 0.3.0 in batches (extra ``chgnet``); a crystal with an isolated atom gets none."""
+def chgnet_teacher(together: int = TOGETHER) -> Teacher:
+    """Labels by CHGNet 0.3.0 (extra ``chgnet``) of crystals with ``together`` atoms at once; one with an isolated atom gets
+    none."""
     from chgnet.model import CHGNet
 
     model = CHGNet.load(verbose=False, use_device="cpu")
@@ -189,13 +192,26 @@ def chgnet_teacher(batch_size: int = 16) -> Teacher:
         graphs = [_chgnet_graph(model, atoms) for atoms in frames]
         known = [place for place, graph in enumerate(graphs) if graph is not None]
         labels: list[Label | None] = [None] * len(frames)
-        if known:
-            found: Any = model.predict_graph([graphs[place] for place in known], task="efs", batch_size=batch_size)
-            for place, one in zip(known, found if isinstance(found, list) else [found], strict=True):
+        for batch in _of_so_many_atoms(known, [len(frames[place]) for place in known], together):
+            found: Any = model.predict_graph([graphs[place] for place in batch], task="efs", batch_size=len(batch))
+            for place, one in zip(batch, found if isinstance(found, list) else [found], strict=True):
                 labels[place] = Label(float(one["e"]), one["f"], one["s"] / GPA)
         return labels
 
     return label
+
+
+def _of_so_many_atoms(places: Sequence[int], sizes: Sequence[int], together: int) -> list[list[int]]:
+    """Consecutive places whose crystals have no more than so many atoms together, at least one in each part."""
+    parts: list[list[int]] = []
+    room = 0
+    for place, size in zip(places, sizes, strict=True):
+        if size > room:
+            parts.append([])
+            room = together
+        parts[-1].append(place)
+        room -= size
+    return parts
 
 
 def _chgnet_graph(model: Any, atoms: Atoms) -> Any:
