@@ -215,12 +215,12 @@ def test_distortions_stay_within_their_bounds():
         assert {0: ratio == 1.0, 1: 0.9 < ratio < 1.1, 2: 0.5 < ratio < 1.8}[kind]
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # CHGNet's own
 def test_crystals_are_shown_together_up_to_so_many_atoms():
     assert _of_so_many_atoms([0, 1, 3, 4, 7], [8, 2, 30, 5, 5], 10) == [[0, 1], [3], [4, 7]]
     assert _of_so_many_atoms([], [], 10) == []
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # CHGNet's own
 def test_chgnet_in_batches_equals_its_calculator():
     dynamics = pytest.importorskip("chgnet.model.dynamics")
     atoms = Atoms(
