@@ -18,7 +18,7 @@ from dao_ase.derivatives import predict_crystals
 from dao_ase.gates import has_energy
 from dao_ase.relax import Relaxation, relax
 from dao_ase.stability import energies_above_hull, load_stability
-from dao_ase.symmetry import GENERATED, generated_space_group
+from dao_ase.symmetry import GENERATED, generated_space_group, unheard
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -238,10 +238,11 @@ def symmetrized(structure: Structure) -> Structure:
     from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
     try:
-        analyzer = SpacegroupAnalyzer(structure, symprec=GENERATED)
-        refined = analyzer.get_primitive_standard_structure()
-        if len(refined) != len(structure):  # the cell was no primitive one: keep the content that was asked for
-            refined = analyzer.get_refined_structure()
+        with unheard():
+            analyzer = SpacegroupAnalyzer(structure, symprec=GENERATED)
+            refined = analyzer.get_primitive_standard_structure()
+            if len(refined) != len(structure):  # the cell was no primitive one: keep the content that was asked for
+                refined = analyzer.get_refined_structure()
     except (TypeError, ValueError):  # spglib found nothing, for example because atoms coincide
         return structure
     if len(refined) != len(structure):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +123,7 @@ def space_group_number(lattice: NDArray, frac_coords: NDArray, atomic_numbers: N
 def generated_space_group(structure: Structure) -> tuple[str, int]:
     """Symbol and number of the space group found within `GENERATED`; those of P1 where spglib finds none."""
     try:
-        return structure.get_space_group_info(symprec=GENERATED)
+        return _quiet(structure.get_space_group_info, symprec=GENERATED) or ("P1", 1)
     except (TypeError, ValueError):  # for example because atoms coincide
         return "P1", 1
 
@@ -135,9 +138,21 @@ def standard_primitive(
     return found if found is not None else (lattice, frac_coords, atomic_numbers)
 
 
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Keeps back what spglib writes to the terminal, past Python, of each tolerance that it tries in vain before another."""
+    before = os.environ.get("SPGLIB_WARNING")
+    os.environ.setdefault("SPGLIB_WARNING", "OFF")
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("SPGLIB_WARNING", None)
+
+
 def _quiet(function: Any, *arguments: Any, **settings: Any) -> Any:
     """spglib without its deprecation warnings, and with None for a failure, whichever way it reports one."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), unheard():
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             return function(*arguments, **settings)
