@@ -19,6 +19,7 @@ from dao_ase.prototypes.library import PrototypeLibrary, orders
 from dao_ase.rank import by_energy, by_likelihood, ranked_groups
 from dao_ase.whole_files import write_json
 from generation import write_random_generator
+from named import STATES_OF_TORCH
 
 
 def rock_salt(cation: str, anion: str, a: float) -> Structure:
@@ -222,6 +223,22 @@ def test_the_installed_library_finds_what_is_well_known():
         made = [to_structures(one.crystal)[0] for one in library.suited(cell)[:3]]
         assert any(StructureMatcher().fit(one, known) for one in made), cell.formula
     assert set(from_structures(made).num_atoms.tolist()) == {3}
+
+
+@pytest.mark.parametrize("state", STATES_OF_TORCH.keys() - {"autocast"})  # of that DAOGenerator takes care
+def test_what_torch_is_told_changes_no_type(file, state):
+    cell, tensors = Composition.parse("MgS"), checkpoint.load(file)[0]
+    expected = PrototypeLibrary(tensors).suited(cell)
+    with STATES_OF_TORCH[state]():
+        found = PrototypeLibrary(tensors).suited(cell)
+        assert [one.like for one in found[:3]] == [one.like for one in expected[:3]]
+        assert torch.equal(found[0].crystal.lattice, expected[0].crystal.lattice)
+
+
+def test_a_library_draws_no_random_numbers_of_the_caller(file):
+    tensors, state = checkpoint.load(file)[0], torch.get_rng_state()
+    PrototypeLibrary(tensors)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_an_unlikely_type_must_be_lower_in_energy():

@@ -99,7 +99,8 @@ class PrototypeLibrary:
 
     def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
         self.checksum = checkpoint.checksum(tensors)
-        self.suitability = Suitability(tensors["distances"]).requires_grad_(False)
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # a caller's seed, device and type stay theirs
+            self.suitability = Suitability(tensors["distances"]).float().requires_grad_(False)
         if learnt := {name[len(LEARNT) :]: one for name, one in tensors.items() if name.startswith(LEARNT)}:
             self.suitability.load_state_dict(learnt)
         arrays = {name: tensor.numpy() for name, tensor in tensors.items() if not name.startswith(LEARNT)}

@@ -72,6 +72,6 @@ class Suitability(nn.Module):
     def _pairs(self) -> tuple[Tensor, Tensor]:
         """d of each pair of elements, and what the network sees of it, in rows a · elements + b."""
         elements = len(self.distances)
-        d = (self.distances + self.distances.T) / 2 * (1 - torch.eye(elements))
+        d = ((self.distances + self.distances.T) / 2).fill_diagonal_(0)
         a, b = (self.element.weight.unsqueeze(dim).expand(elements, elements, -1) for dim in (1, 0))
         return d.flatten(), self.pair(torch.cat([a * b, (a - b).abs(), a + b], -1)).flatten(0, 1)
