@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
+from ase.db import connect
 from ase.io import read, write
 from click.testing import CliRunner
 from monty.serialization import dumpfn
@@ -28,6 +29,22 @@ def folder(tmp_path):
     write(tmp_path / "water.xyz", molecule("H2O"))
     (tmp_path / "broken.cif").write_text("data_x\n_cell_length_a 4\nloop_\n")
     return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["db", "json"])
+def test_rows_of_a_database_keep_what_stands_beside_the_atoms(folder, kind):
+    with connect(folder / f"in.{kind}") as rows:
+        for name in ("first", "second"):
+            rows.write(bulk("Cu"), name=name, place=3, data={"code": "12", "source": [1, 2]})
+    for source, output in ((f"in.{kind}", f"out.{kind}"), (f"out.{kind}", "out.extxyz"), ("out.extxyz", f"new.{kind}")):
+        done = run(folder, "relax", folder / source, "--fmax", "1e3", "-o", folder / output)
+        assert done.exit_code == 0, done.output
+    for output in ("out", "new"):
+        rows = list(connect(folder / f"{output}.{kind}").select())
+        assert [row.name for row in rows] == ["first", "second"] and {row.place for row in rows} == {3}
+        assert [row.file[-2:] for row in rows] == ["#0", "#1"]
+        assert all(np.isfinite(row.energy) and row.forces.shape == (1, 3) for row in rows)
+        assert output == "new" or rows[1].data == {"code": "12", "source": [1, 2]}
 
 
 def run(folder, command, *arguments):

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 MANY_FRAMES = (".traj", ".extxyz", ".xyz", ".db", ".json")
 """Suffixes of files that hold more than one structure."""
+DATABASES = (".db", ".json")
+"""Suffixes of files in which remarks stand beside the atoms."""
 PICTURES = (".png", ".svg", ".pdf")
 """Endings of the pictures that can be drawn."""
 
@@ -136,7 +138,35 @@ def _write(path: Path, structures: Sequence[Atoms]) -> Path:
 
     try:
         with replacing(path) as temporary:
-            write(temporary, structures if len(structures) > 1 else structures[0])
+            if path.suffix in DATABASES:
+                _write_database(temporary, structures)
+            else:
+                write(temporary, structures if len(structures) > 1 else structures[0])
     except Exception as error:  # as for reading: each of ASE's formats has errors of its own
         raise click.ClickException(f"{path}: cannot be written: {error}") from error
     return path
+
+
+def _write_database(path: Path, structures: Sequence[Atoms]) -> None:
+    """A row for each structure, with its remarks as key-value pairs or, where ASE takes them for none, among the data."""
+    from ase.db import connect
+
+    with connect(path, append=False) as database:
+        for atoms in structures:
+            pairs = {name: value for name, value in atoms.info.items() if _is_pair(name, value)}
+            data = {name: value for name, value in atoms.info.items() if name not in pairs}
+            database.write(atoms, key_value_pairs=pairs, data=data)
+
+
+def _is_pair(name: str, value: Any) -> bool:
+    """Whether a database of ASE's takes this as a pair of key and value, by which rows are chosen."""
+    import warnings
+
+    from ase.db.core import check
+
+    try:
+        with warnings.catch_warnings(action="error"):  # ASE warns of keys that it would take for formulas
+            check({name: value})
+    except (UserWarning, ValueError):
+        return False
+    return True

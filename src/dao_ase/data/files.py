@@ -71,7 +71,7 @@ class AseSource(FileSource):
 
         try:
             if ending(self.path) in DATABASES:
-                yield from _database_rows(self.path)
+                yield from database_rows(self.path)
             elif is_poscar(self.path) and names_isotopes(text := text_of(self.path)):
                 yield atoms_of_poscar(text)
             else:
@@ -197,7 +197,7 @@ def _xyz_frames(file: Iterator[str]) -> Iterator[str | ValueError]:
         yield ValueError(f"{lost} lines that belong to no frame")
 
 
-def _database_rows(path: Path) -> Iterator[Atoms]:
+def database_rows(path: Path) -> Iterator[Atoms]:
     """The rows of a database with what stands beside the atoms, which ASE's reader drops."""
     from ase.db import connect
 

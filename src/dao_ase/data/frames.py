@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dao_ase.data.cif import blocks_of, read_cif
-from dao_ase.data.files import XYZ, AseSource, TruncatedFrame
+from dao_ase.data.files import DATABASES, XYZ, AseSource, TruncatedFrame, database_rows
 from dao_ase.data.isotopes import atoms_of_xyz, is_poscar
 from dao_ase.data.reading import ending, text_of
 from dao_ase.data.records import RejectedRecord
@@ -134,6 +134,8 @@ def _ase_frames(path: Path) -> Frames:
     name, chosen = (str(path), None) if path.exists() else parse_filename(str(path), None)
     try:
         _refuse_truncated(Path(name))
+        if path.exists() and ending(path) in DATABASES:
+            return dict(enumerate(map(_with_remarks, database_rows(path)))), []
         found = read(name, index=":" if chosen is None else chosen, do_not_split_by_at_sign=True)
     except Exception:  # as above
         frames, refused = _one_by_one(path)
@@ -141,6 +143,12 @@ def _ase_frames(path: Path) -> Frames:
             raise
         return frames, refused
     return dict(enumerate(_listed(found))), []
+
+
+def _with_remarks(row: Atoms) -> Atoms:
+    """The atoms of a row in a database, whose pairs and data are remarks as those of other files are."""
+    row.info = {**row.info.get("data", {}), **row.info.get("key_value_pairs", {})}
+    return row
 
 
 def _refuse_truncated(path: Path) -> None:
