@@ -25,9 +25,11 @@ from dao_ase.convert import from_atoms, structure_from_atoms
 from dao_ase.data.reading import read
 from dao_ase.data.sources import open_source
 from dao_ase.data.splits import formula_folds
+from dao_ase.potential import Potential
 from dao_ase.properties.calibration import calibrate
 from dao_ase.properties.crossvalidation import fine_tune, folds_of
 from dao_ase.properties.descriptors import PROPERTIES, composition_statistics, element_table, statistic_names
+from dao_ase.properties.ensemble import fingerprint
 from dao_ase.properties.fit import FitSettings
 from dao_ase.properties.graphs import Graphs
 from dao_ase.properties.installed import find_model
@@ -137,6 +139,12 @@ def test_the_trunk_can_be_trained_too(table, trunk, tmp_path):
     again = fine_tune(table, trunk, VOLUME, settings, folds=2, folder=tmp_path)
     np.testing.assert_allclose(again.predicted, full.predicted, rtol=1e-5)
     assert not trunk.embedding.weight.requires_grad  # the trunk that was given is left as it was
+
+
+def test_a_trunk_of_the_same_weights_with_another_bound_is_another(trunk):
+    other = Potential(replace(trunk.config, logit_bound=5.0))
+    other.load_state_dict(trunk.state_dict())
+    assert fingerprint(other) != fingerprint(trunk)
 
 
 def test_folds_of_the_same_geometry_with_other_elements_are_trained_anew(table, trunk):

@@ -121,8 +121,8 @@ def rounded(head: HeadEnsemble) -> dict[str, Tensor]:
 
 
 def fingerprint(trunk: Potential) -> str:
-    """Twelve letters that tell the weights of a potential from others."""
-    digest = hashlib.sha256()
+    """Twelve letters that tell a potential, its weights and its sizes, from others."""
+    digest = hashlib.sha256(repr(trunk.config).encode())
     for name, tensor in sorted(trunk.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
