@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dao_ase.crystals import Crystals
+from dao_ase.crystals import Crystals, parts_within
 
 
 def three_crystals() -> Crystals:
@@ -40,3 +40,9 @@ def test_selection_and_concatenation(selection):
 def test_counts_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="do not fit"):
         Crystals(torch.eye(3)[None], torch.zeros(2, 3), torch.tensor([1, 1]), torch.tensor([3]))
+
+
+def test_parts_stay_within_the_budget_or_hold_one():
+    assert parts_within([8, 2, 30, 5, 5], 10) == [[0, 1], [2], [3, 4]]
+    assert parts_within([0, 0, 11], 10) == [[0, 1], [2]]
+    assert parts_within([], 10) == []

@@ -1,4 +1,4 @@
-"""The batch of crystals that every module speaks."""
+"""The batch of crystals that every module speaks, and how many crystals are divided into parts."""
 
 from __future__ import annotations
 
@@ -113,3 +113,20 @@ class Crystals:
             torch.cat([batch.atomic_numbers for batch in batches]),
             torch.cat([batch.num_atoms for batch in batches]),
         )
+
+
+def parts_within(work: Sequence[int], budget: int) -> list[list[int]]:
+    """Consecutive indices whose work stays within the budget, at least one in each part.
+
+    >>> parts_within([8, 2, 30, 5, 5], 10)
+    [[0, 1], [2], [3, 4]]
+    """
+    parts: list[list[int]] = []
+    room = 0
+    for index, amount in enumerate(work):
+        if not parts or amount > room:
+            parts.append([])
+            room = budget
+        parts[-1].append(index)
+        room -= amount
+    return parts

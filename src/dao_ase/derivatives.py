@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dao_ase.crystals import Crystals
+from dao_ase.crystals import Crystals, parts_within
 from dao_ase.device import own_precision
 from dao_ase.memory import refuse_too_large
 from dao_ase.neighbor_attention import collect
@@ -154,7 +154,7 @@ def predict_crystals(model: Potential, crystals: Crystals, *, slots: int = 30_00
         refuse_too_large(model.bytes_needed(counts[large], work[large]), what, device)
     order = sorted(range(len(crystals)), key=degrees.__getitem__)  # rows of a part are as long as its longest
     parts = []
-    for part in _parts([work[c] for c in order], slots):
+    for part in parts_within([work[c] for c in order], slots):
         chosen = [order[place] for place in part]
         batch = crystals[chosen]
         neighbors = Neighbors.from_pairs(
@@ -182,16 +182,3 @@ def pairs_of(model: Potential, crystal: Crystals) -> Pairs:
     positions, lattice = crystal.to(dtype=torch.float64).positions, crystal.lattice[0].double()
     found = find_pairs(positions, lattice, model.max_cutoff(crystal.atomic_numbers))
     return model.within_cutoff(crystal.atomic_numbers, positions, lattice, found)
-
-
-def _parts(work: list[int], budget: int) -> list[list[int]]:
-    """Consecutive indices whose work stays within the budget, at least one in each part."""
-    parts: list[list[int]] = [[]]
-    total = 0
-    for index, amount in enumerate(work):
-        if parts[-1] and total + amount > budget:
-            parts.append([])
-            total = 0
-        parts[-1].append(index)
-        total += amount
-    return parts

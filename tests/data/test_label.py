@@ -18,7 +18,6 @@ from dao_ase.data.label import (
     Label,
     LabelRules,
     Squeeze,
-    _of_so_many_atoms,
     ase_teacher,
     chgnet_teacher,
     find_teacher,
@@ -213,11 +212,6 @@ def test_distortions_stay_within_their_bounds():
         frame, kind = Distortion()(atoms, rng)
         ratio = frame.get_volume() / atoms.get_volume()
         assert {0: ratio == 1.0, 1: 0.9 < ratio < 1.1, 2: 0.5 < ratio < 1.8}[kind]
-
-
-def test_crystals_are_shown_together_up_to_so_many_atoms():
-    assert _of_so_many_atoms([0, 1, 3, 4, 7], [8, 2, 30, 5, 5], 10) == [[0, 1], [3], [4, 7]]
-    assert _of_so_many_atoms([], [], 10) == []
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # CHGNet's own

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
+from dao_ase.crystals import parts_within
 from dao_ase.data.parallel import parallel_map
 from dao_ase.data.store import CrystalStore
 from dao_ase.units import GPA
@@ -192,26 +193,14 @@ def chgnet_teacher(together: int = TOGETHER) -> Teacher:
         graphs = [_chgnet_graph(model, atoms) for atoms in frames]
         known = [place for place, graph in enumerate(graphs) if graph is not None]
         labels: list[Label | None] = [None] * len(frames)
-        for batch in _of_so_many_atoms(known, [len(frames[place]) for place in known], together):
+        for part in parts_within([len(frames[place]) for place in known], together):
+            batch = [known[index] for index in part]
             found: Any = model.predict_graph([graphs[place] for place in batch], task="efs", batch_size=len(batch))
             for place, one in zip(batch, found if isinstance(found, list) else [found], strict=True):
                 labels[place] = Label(float(one["e"]), one["f"], one["s"] / GPA)
         return labels
 
     return label
-
-
-def _of_so_many_atoms(places: Sequence[int], sizes: Sequence[int], together: int) -> list[list[int]]:
-    """Consecutive places whose crystals have no more than so many atoms together, at least one in each part."""
-    parts: list[list[int]] = []
-    room = 0
-    for place, size in zip(places, sizes, strict=True):
-        if size > room:
-            parts.append([])
-            room = together
-        parts[-1].append(place)
-        room -= size
-    return parts
 
 
 def _chgnet_graph(model: Any, atoms: Atoms) -> Any:
