@@ -1,5 +1,8 @@
 """The pieces of neighbour attention: envelope, moments of the direction, a gather whose transpose gathers."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 import torch
 from numpy.polynomial.legendre import legval
@@ -9,6 +12,7 @@ from dao_ase.invariants import SMALL, SYMMETRIC, Invariants
 from dao_ase.neighbor_attention import NeighborAttention, PairFeatures, _BoundedSoftmax, collect, gather
 from dao_ase.neighbors import Neighbors, Pairs
 from dao_ase.pair_geometry import DirectionMoments, envelope, waves
+from dao_ase.potential import PotentialConfig
 from named import random_potential, skewed, to_crystals
 
 
@@ -72,6 +76,27 @@ def test_logarithms_are_of_the_squares_that_vanish_at_symmetric_sites():
     assert torch.allclose(logarithms, torch.log1p(squares / SYMMETRIC), atol=1e-4)
     with pytest.raises(ValueError, match="legendre"):
         Invariants(5, moments, logarithms=True)
+
+
+def test_each_rank_may_have_its_own_scale_of_the_logarithms():
+    moments = DirectionMoments(3)
+    alike, third = (
+        Invariants(5, moments, legendre=True, logarithms=True, log_scales=q) for q in ((), (0.02, 0.02, 0.08))
+    )
+    third.load_state_dict(alike.state_dict())
+    directions = moments(torch.nn.functional.normalize(torch.randn(14, 3), dim=-1)).unflatten(0, (2, 7))
+    values = torch.randn(2, 7, 5)
+    before, after = (one(directions, values).unflatten(1, (-1, 5)) for one in (alike, third))
+    assert torch.equal(after[:, :-1], before[:, :-1])
+    assert torch.allclose(after[:, -1], torch.log1p(before[:, 4] / 0.08), atol=1e-4)
+    for wrong in ((0.02, 0.02), (0.02, 0.02, 0.0)):
+        with pytest.raises(ValueError, match="3 positive numbers"):
+            Invariants(5, moments, legendre=True, logarithms=True, log_scales=wrong)
+
+
+def test_scales_come_back_from_a_header():
+    config = PotentialConfig(rank=2, legendre=True, logarithms=True, log_scales=(0.02, 0.08))
+    assert PotentialConfig.from_header(json.loads(json.dumps(asdict(config)))) == config
 
 
 def test_gather_and_collect_are_transposes_at_every_order():

@@ -8,6 +8,7 @@ angles, because ⟨r̂ⁿ, ŝⁿ⟩ = (r̂·ŝ)ⁿ:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,8 +21,7 @@ SMALL = 10.0
 """By which sums of Legendre polynomials from P_2 on are multiplied: near symmetric sites they are small, and learnt last.
 Trained weights hold it."""
 SYMMETRIC = 0.02
-"""Below this the logarithm of a square is linear in it, as at sites that are strained by a few percent. Trained weights hold
-it."""
+"""q₀: below this the logarithm of a square is linear in it, as at sites that are strained by a few percent."""
 
 
 class _Moments(torch.autograd.Function):
@@ -61,11 +61,12 @@ class Invariants(nn.Module):
     With ``legendre`` the squares are Σ_jk w_ij w_ik P_n(cos θ_jik), from n = 0 on. Those of higher rank vanish where the
     neighbourhood has no such part, so that the little that a strain adds is not hidden under what was there before. With
     ``logarithms``, also log(1 + q/q₀) of those squares q from n = 1 on: a strain of a percent makes a thousandth of what q
-    is elsewhere, too little to be learnt from.
+    is elsewhere, too little to be learnt from. ``log_scales`` are the q₀ of each rank from n = 1 on, `SYMMETRIC` if empty.
     """
 
     rank_of: Tensor
     sums: Tensor
+    log_scales: Tensor
 
     def __init__(
         self,
@@ -75,8 +76,14 @@ class Invariants(nn.Module):
         aligned: bool = False,
         legendre: bool = False,
         logarithms: bool = False,
+        log_scales: Sequence[float] = (),
     ) -> None:
         super().__init__()
+        scales = tuple(log_scales) or (SYMMETRIC,) * moments.rank
+        if len(scales) != moments.rank or min(scales) <= 0:
+            raise ValueError(
+                f"log_scales are {moments.rank} positive numbers, one for each rank, not {list(log_scales)}"
+            )
         if logarithms and not legendre:
             raise ValueError("logarithms are of sums of Legendre polynomials: they need legendre = true")
         self.channels, self.features = channels, channels * (1 + legendre + moments.rank * (1 + aligned + logarithms))
@@ -86,6 +93,7 @@ class Invariants(nn.Module):
         # [ranks, components]: which components make up a rank
         rank_of = torch.eye(len(moments.sizes)).repeat_interleave(torch.tensor(moments.sizes), 1)
         self.register_buffer("rank_of", rank_of[1:, 1:].clone(), persistent=False)
+        self.register_buffer("log_scales", torch.tensor(scales).unsqueeze(1), persistent=False)
         self.register_buffer(
             "sums", polynomials(moments.rank) @ rank_of if legendre else self.rank_of, persistent=False
         )
@@ -105,7 +113,7 @@ class Invariants(nn.Module):
             aligned = mixed[:, -powers.shape[1] :] * powers
             scalars.append(torch.bmm(self.rank_of.expand(len(values), -1, -1), aligned))
         if self.logarithms:
-            scalars.append(torch.log1p(squares[:, 1:] / SYMMETRIC))
+            scalars.append(torch.log1p(squares[:, 1:] / self.log_scales))
         return torch.cat(scalars, 1).flatten(1)
 
     def _powers(self, vector: Float[Tensor, "atoms 3 channels"]) -> Float[Tensor, "atoms components channels"]:

@@ -42,7 +42,7 @@ NO_BOUND = 60.0
 
 @dataclass(frozen=True)
 class PotentialConfig:
-    """Sizes of the network and the rule of the cutoffs (Å)."""
+    """Sizes of the network and the rule of the cutoffs (Å); ``log_scales`` as `Invariants` takes them."""
 
     width: int = 96
     layers: int = 2
@@ -54,6 +54,7 @@ class PotentialConfig:
     aligned: bool = False
     legendre: bool = False
     logarithms: bool = False
+    log_scales: tuple[float, ...] = ()
     logit_bound: float = NO_BOUND
     cutoff_min: float = 4.5
     cutoff_offset: float = 2.5
@@ -61,10 +62,11 @@ class PotentialConfig:
 
     @classmethod
     def from_header(cls, sizes: Mapping[str, Any]) -> PotentialConfig:
-        """What a weight file says; older files say besides that they are not ``gated``."""
+        """What a weight file or a training configuration says; older files say besides that they are not ``gated``."""
         if sizes.get("gated", False):
             raise ValueError("its layers are joined by gated additions, which DAO-P no longer has; train it anew")
-        return cls(**{name: size for name, size in sizes.items() if name != "gated"})
+        known = {name: tuple(size) if name == "log_scales" else size for name, size in sizes.items()}
+        return cls(**{name: size for name, size in known.items() if name != "gated"})
 
 
 class _Shell(NamedTuple):
@@ -182,7 +184,14 @@ class Potential(nn.Module):
 
     def _invariants(self) -> Invariants:
         c = self.config
-        return Invariants(c.value_width, self.moments, aligned=c.aligned, legendre=c.legendre, logarithms=c.logarithms)
+        return Invariants(
+            c.value_width,
+            self.moments,
+            aligned=c.aligned,
+            legendre=c.legendre,
+            logarithms=c.logarithms,
+            log_scales=c.log_scales,
+        )
 
     def _shell(self, atomic_numbers: Tensor, vectors: Tensor, neighbors: Neighbors) -> _Shell:
         radius = self.radii[atomic_numbers]

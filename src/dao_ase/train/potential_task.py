@@ -167,7 +167,9 @@ def build_potential_trainer(config: TrainConfig, folder: str | Path, device: str
     ``slots`` and the settings of `load_potential_data`; ``config.initial`` are weights to start from.
     """
     batches, folder = dict(config.batches), Path(folder)
-    model = Potential(PotentialConfig(**{name: value for name, value in config.model.items() if name != "preset"}))
+    model = Potential(
+        PotentialConfig.from_header({name: size for name, size in config.model.items() if name != "preset"})
+    )
     named = signature(load_potential_data).parameters.keys() & batches.keys()
     sources = {name: batches.pop(name) for name in named}
     folder.mkdir(parents=True, exist_ok=True)
