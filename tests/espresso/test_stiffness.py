@@ -143,6 +143,8 @@ def test_command_says_what_is_missing(store, program, tmp_path, monkeypatch):
     assert done.exit_code == 0 and "12 frames of 1 crystals" in done.output, done.output
     nothing = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "nothing.npz"), "--max-cutoff", "20"])
     assert nothing.exit_code == 1 and "0 frames of 0 crystals, 3 left out" in nothing.output
+    unstable = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out.npz"), "--max-formation-energy", "-9"])
+    assert unstable.exit_code == 1 and "known to form" in unstable.output
     monkeypatch.setenv("PATH", "/nowhere")
     none = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "other.npz")])
     assert none.exit_code == 1 and "pw.x is not on the PATH" in none.output

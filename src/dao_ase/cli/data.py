@@ -173,6 +173,8 @@ def label(
 @click.option("--cutoff-share", type=click.FloatRange(0, min_open=True), default=0.55, show_default=True,
               help="Part of the cutoff that a pseudopotential states; metals of the d block need 0.8.")  # fmt: skip
 @click.option("--max-cutoff", default=90.0, show_default=True, help="Leave out what needs more, Ry.")
+@click.option("--max-formation-energy", default=0.05, show_default=True,
+              help="Leave out what has a higher one, eV/atom: it may not form.")  # fmt: skip
 @click.option("--only-moved", is_flag=True, help="Only move an atom, strain no cell: forces of many crystals.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Folder of what pw.x finished.")
 @click.option("--pseudo-dir", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -187,6 +189,7 @@ def stiffness(
     formulas: tuple[str, ...],
     cutoff_share: float,
     max_cutoff: float,
+    max_formation_energy: float,
     only_moved: bool,
     keep: Path | None,
     pseudo_dir: tuple[Path, ...],
@@ -205,7 +208,7 @@ def stiffness(
     try:
         machine = Machine(cores, timeout=300.0)
         rules = StiffnessRules(
-            max_atoms, max_crystals, formulas,
+            max_atoms, max_crystals, formulas, max_formation_energy,
             cutoff_share=cutoff_share, max_cutoff=max_cutoff, only_moved=only_moved, machine=machine,
         )  # fmt: skip
         folder = keep or output.with_suffix(".calculations")
