@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from dao_ase.checkpoint import CheckpointError, default_weights, described_by, fill, load, read_header, save
 
@@ -32,6 +33,15 @@ def test_damaged_file_is_a_clear_error(tmp_path, damage):
     file.write_bytes(damaged[damage])
     with pytest.raises(CheckpointError, match=r"w\.safetensors"):
         load(file)
+
+
+def test_weights_that_cannot_be_written_are_an_error_of_the_system(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr("dao_ase.checkpoint.save_file", full)
+    with pytest.raises(OSError, match=r"a\.safetensors' cannot be written: No space left"):
+        save(tmp_path / "a.safetensors", {"numbers": torch.ones(1)}, {})
 
 
 def test_missing_file_is_named(tmp_path):

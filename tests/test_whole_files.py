@@ -1,5 +1,6 @@
 """A file is there whole, or as it was before."""
 
+import errno
 import os
 
 import pytest
@@ -23,6 +24,13 @@ def test_a_failure_keeps_the_old_file(tmp_path):
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("note.json", "[\n 1\n]")]
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: .*a\.png"), replacing(tmp_path / "a.png") as temporary:
+        temporary.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_temporary_name_keeps_the_ending(tmp_path):

@@ -28,7 +28,10 @@ def save(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -
     """Writes tensors and a JSON-able header; the file appears under its name only when it is complete."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(kept, str(temporary), metadata={"header": json.dumps(header), "checksum": checksum(kept)})
+        try:
+            save_file(kept, str(temporary), metadata={"header": json.dumps(header), "checksum": checksum(kept)})
+        except SafetensorError as error:  # as where the disk is full
+            raise OSError(f"{str(path)!r} cannot be written: {error}") from error
         os.chmod(temporary, 0o644)  # safetensors makes files that only their owner may read
 
 

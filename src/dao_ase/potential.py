@@ -65,8 +65,8 @@ class PotentialConfig:
         """What a weight file or a training configuration says; older files say besides that they are not ``gated``."""
         if sizes.get("gated", False):
             raise ValueError("its layers are joined by gated additions, which DAO-P no longer has; train it anew")
-        known = {name: tuple(size) if name == "log_scales" else size for name, size in sizes.items()}
-        return cls(**{name: size for name, size in known.items() if name != "gated"})
+        known = {name: size for name, size in sizes.items() if name != "gated"}
+        return cls(**known | {"log_scales": tuple(sizes.get("log_scales", ()))})
 
 
 class _Shell(NamedTuple):

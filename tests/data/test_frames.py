@@ -70,6 +70,56 @@ def test_a_symmetry_that_is_not_known_is_refused(tmp_path, name):
     assert not frames and len(refused) == 1 and "lists no symmetry operations" in refused[0]
 
 
+MAGNETIC_GROUP = "_space_group_magn.name_BNS 'F S m -3 m'\n"
+MAGNETIC_OPERATIONS = """loop_
+_space_group_symop_magn_operation.xyz
+x,y,z,+1
+x,y+1/2,z+1/2,-1
+x+1/2,y,z+1/2,-1
+x+1/2,y+1/2,z,+1
+"""
+
+
+def test_a_magnetic_cif_has_the_atoms_of_its_magnetic_operations(tmp_path):
+    file = tmp_path / "salt.mcif"
+    for sites in (SITES, SITES.replace("Cl1 Cl", "D1 D")):
+        file.write_text(CELL + MAGNETIC_GROUP + MAGNETIC_OPERATIONS + sites)
+        frames, refused = frames_of(file)
+        assert not refused and sorted(frames[0].symbols)[4:] == ["Na"] * 4
+        assert next(iter(records_of(open_source(file)))).id == "salt"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        MAGNETIC_GROUP.replace("name_BNS", "ssg_name"),
+        MAGNETIC_GROUP.replace("F S m -3 m", "no such group"),
+        MAGNETIC_OPERATIONS.replace("x,y,z,+1", "x1,x2,x3,x4,+1"),
+        "_cell_modulation_dimension 1\n" + MAGNETIC_OPERATIONS,
+    ],
+    ids=["superspace", "unknown", "four dimensions", "modulated"],
+)
+def test_magnetic_symmetry_that_cannot_be_read_is_not_taken_for_none(tmp_path, head):
+    frames, refused = read(tmp_path, CELL + head + SITES)
+    assert not frames and len(refused) == 1 and "magnetic" in refused[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("<html>\n", "holds no atoms"), (CELL, "holds no atoms"), (CELL + SITES.split("Cl1")[0], "is the file complete")],
+    ids=["a web page", "no sites", "no site"],
+)
+def test_a_cif_without_atoms_is_said_to_have_none(tmp_path, text, said):
+    frames, refused = read(tmp_path, text)
+    assert not frames and len(refused) == 1 and said in refused[0]
+
+
+def test_an_index_beyond_the_last_frame_is_said_to_be_so(tmp_path):
+    write(tmp_path / "one.extxyz", Atoms("H"))
+    frames, refused = frames_of(tmp_path / "one.extxyz@7")
+    assert not frames and refused[0].endswith("the file does not have so many structures")
+
+
 def test_other_blocks_are_read_beside_one_that_cannot_be(tmp_path):
     broken = (CELL + SITES).replace("data_salt", "data_broken").replace("0.5 0.5 0.5", "x y z")
     frames, refused = read(tmp_path, CELL + NAMED + SITES + broken)

@@ -96,7 +96,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
     taken: set[str] = set()
     distinct = []
     for name in names:
-        stem = unique = Path(name.replace("#", "_")).name.removesuffix(".gz").removesuffix(".cif")
+        stem = unique = Path(name.replace("#", "_")).name.removesuffix(".gz").removesuffix(".cif").removesuffix(".mcif")
         number = 1
         while unique.casefold() in taken:  # some file systems do not tell X from x
             number += 1

@@ -35,10 +35,15 @@ _SPACE_GROUP = re.compile(
     r"^_(?:symmetry_|space_group_)(?:space_group_)?(?:name_H\S*|name_Hall|Int_Tables_number|IT_number)[ \t]+(.+)$",
     re.MULTILINE,
 )
+_MAGNETIC_GROUP = re.compile(r"^_space_group_magn[._](?:ssg_)?(?:name|number)_?\S*[ \t]+(.+)$", re.MULTILINE)
 _OPERATION = re.compile(r"'([^']*)'")
 _TERM = re.compile(r"([+-]?)(?:([xyz])|(\d+)/(\d+)|(\d+\.\d*|\.\d+|\d+))")
 _OPERATIONS_TAGS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
 _SITE_TAGS = ("_atom_site_type_symbol", "_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
+
+
+UNKNOWN_SYMMETRY = "unknown symmetry"
+"""The rule by which a CIF is refused whose sites cannot be repeated: those listed are not all atoms of the cell."""
 
 
 class NotSimple(ValueError):
@@ -87,9 +92,14 @@ def blocks_of(text: str) -> list[str]:
     return blocks if len(blocks) > 1 else [text]
 
 
+def is_magnetic(text: str) -> bool:
+    """Whether a CIF has magnetic moments or magnetic symmetry, whose operations only pymatgen reads."""
+    return "_magn" in text or "_moment" in text
+
+
 def read_simple_cif(text: str) -> Cell:
     """The fast path; raises `NotSimple` where it is not certain to give what pymatgen gives."""
-    if len(_BLOCK.findall(text)) != 1 or "\n;" in text or "_magn" in text or "_moment" in text or not text.isascii():
+    if len(_BLOCK.findall(text)) != 1 or "\n;" in text or is_magnetic(text) or not text.isascii():
         raise NotSimple("more than one block, a multi-line value or magnetic tags")
     head, *loops = re.split(r"^[ \t]*loop_[ \t]*\n", text, flags=re.MULTILINE)
     lattice = _lattice(*(_number(_only(pattern, head)) for pattern in (*_LENGTHS, *_ANGLES)))
@@ -120,12 +130,19 @@ def read_any_cif(text: str) -> Cell:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what matters is raised below
-        parser = CifParser.from_str(_with_occupancies(text))
+        try:
+            parser = CifParser.from_str(_with_occupancies(text))
+        except ZeroDivisionError as error:
+            raise ValueError("it has a loop_ without columns or values; is the file complete?") from error
         said: list[str] = parser.warnings  # type: ignore[attr-defined]  # which grows while it reads
         try:
             structure = parser.parse_structures(primitive=False)[0]
         except ValueError as error:
             raise ValueError(" ".join([str(error), *said]).replace("\n", " ")) from error
+        except (NotImplementedError, TypeError, IndexError, KeyError) as error:  # of operations that it does not know
+            if not is_magnetic(text):
+                raise
+            raise RejectedRecord(UNKNOWN_SYMMETRY, f"its magnetic symmetry cannot be read: {error}") from error
     _refuse_unknown_symmetry(text, said)
     if not structure.is_ordered:
         site = next(site for site in structure if not site.is_ordered)
@@ -158,12 +175,21 @@ def _with_occupancies(text: str) -> str:
 
 
 def _refuse_unknown_symmetry(text: str, warned: Sequence[str]) -> None:
-    """Raises where a space group is named that pymatgen does not know, and takes for P1, for want of operations."""
-    named = [name.strip(" \t'\"") for name in _SPACE_GROUP.findall(text)]
+    """Raises where a space group is named that pymatgen does not know, and takes for P1, for want of operations.
+
+    Of a magnetic crystal it looks for magnetic ones alone.
+    """
+    named = [name.strip(" \t'\"") for name in [*_SPACE_GROUP.findall(text), *_MAGNETIC_GROUP.findall(text)]]
     others = [name for name in named if name.replace(" ", "") not in ("P1", "1", ".", "?", "")]
+    if others and any("No magnetic symmetry detected" in one for one in warned):
+        raise RejectedRecord(
+            UNKNOWN_SYMMETRY,
+            f"it is of a magnetic crystal and names the group {others[0]!r}, but lists no magnetic symmetry operations "
+            "that pymatgen reads; list them (_space_group_symop_magn_operation.xyz), or take the moments out",
+        )
     if others and any("Defaulting to P1" in one for one in warned):
         raise RejectedRecord(
-            "unknown symmetry",
+            UNKNOWN_SYMMETRY,
             f"it names the space group {others[0]!r}, which pymatgen does not know by this name, and lists no symmetry "
             "operations; list them (_symmetry_equiv_pos_as_xyz), or give the number of the space group",
         )

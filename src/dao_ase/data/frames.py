@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dao_ase.data.cif import blocks_of, read_cif
+from dao_ase.data.cif import UNKNOWN_SYMMETRY, blocks_of, is_magnetic, read_cif
 from dao_ase.data.files import DATABASES, XYZ, AseSource, TruncatedFrame, database_rows
 from dao_ase.data.isotopes import atoms_of_xyz, is_poscar
 from dao_ase.data.reading import ending, text_of
@@ -34,6 +34,8 @@ def frames_of(path: Path) -> Frames:
             frames, refused = _read(path)
     except FileNotFoundError:
         return {}, [f"{path}: there is no such file"]
+    except StopIteration:  # of ASE's, for file@index
+        return {}, [f"{path}: the file does not have so many structures"]
     except UnknownFileTypeError:
         if path.exists() and not path.stat().st_size:
             return {}, [f"{path}: is empty"]
@@ -86,8 +88,10 @@ def _pymatgen_frames(path: Path) -> Frames:
 
 
 def _cif_frames(path: Path) -> Frames:
-    """The structures of the blocks of a CIF; nothing of another file, or of one without atoms."""
+    """The structures of the blocks of a CIF; nothing of another file, or of an empty one."""
     text = text_of(path) if ending(path) == ".cif" and path.exists() else ""
+    if text and "_atom_site" not in text.lower():
+        return {}, [f"{path}: holds no atoms, which a CIF lists as _atom_site_...; is it complete?"]
     blocks = blocks_of(text) if "_atom_site" in text else []
     frames: dict[int, Atoms] = {}
     refused: list[str] = []
@@ -117,7 +121,8 @@ def _atoms_of_cif(block: str) -> Atoms:
     try:
         lattice, frac_coords, numbers = read_cif(block)
     except Exception as error:
-        if by_ase is None or (isinstance(error, RejectedRecord) and error.rule == "unknown symmetry"):
+        unknown = isinstance(error, RejectedRecord) and error.rule == UNKNOWN_SYMMETRY
+        if by_ase is None or unknown or is_magnetic(block):  # magnetic operations are unknown to ASE
             raise
         return by_ase
     if by_ase is not None and np.array_equal(np.sort(by_ase.numbers), np.sort(numbers)):

@@ -187,12 +187,13 @@ def parsed_json(text: str) -> Any:
 
 
 def ending(path: Path) -> str:
-    """The ending in small letters that says what a file holds, packed or not.
+    """The ending in small letters that says what a file holds, packed or not; a magnetic CIF is a CIF.
 
-    >>> ending(Path("NaCl.CIF.gz")), ending(Path("POSCAR.gz")), ending(Path("NaCl.cif"))
+    >>> ending(Path("NaCl.CIF.gz")), ending(Path("POSCAR.gz")), ending(Path("MnF2.mcif"))
     ('.cif', '', '.cif')
     """
-    return Path(_unpacked(path)).suffix.lower()
+    suffix = Path(_unpacked(path)).suffix.lower()
+    return ".cif" if suffix == ".mcif" else suffix
 
 
 def bare_name(path: Path) -> str:

@@ -40,6 +40,7 @@ def open_source(location: str | Path, optimade_filter: str = "") -> Source:
         ".tsv": CsvSource,
         ".jsonl": JsonLinesSource,
         ".cif": CifSource,
+        ".mcif": CifSource,
     }
     published = published_source(path) if ".json" in endings else None
     return published or readers.get(endings[0] if endings else "", AseSource)(path)
