@@ -69,7 +69,7 @@ def test_float32_is_the_default_and_close_to_float64():
     assert single.get_potential_energy() == pytest.approx(double.get_potential_energy(), abs=1e-3)
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
 def test_copies_are_independent_and_equal(duplicate):
     first, second = NAMED["salt"].copy(), NAMED["salt"].copy()
     first.calc = calculator()
@@ -79,6 +79,9 @@ def test_copies_are_independent_and_equal(duplicate):
     second.rattle(0.1)
     assert second.get_potential_energy() != energy
     assert first.get_potential_energy() == energy
+    for atoms in second, first:
+        atoms.positions[:], atoms.cell[:] = NAMED["salt"].positions * 0.7, NAMED["salt"].cell * 0.7
+    assert second.get_potential_energy() == pytest.approx(first.get_potential_energy(), abs=1e-10)
 
 
 def test_parameters_are_json(weights):

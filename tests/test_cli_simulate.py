@@ -5,6 +5,7 @@ import json
 
 import pytest
 from ase.build import bulk, molecule
+from ase.constraints import FixBondLengths, Hookean
 from ase.io import read, write
 from click.testing import CliRunner
 
@@ -124,6 +125,16 @@ def test_dynamics_that_are_interrupted_at_once_say_so(folder, monkeypatch):
     stopped = run("md", "salt.cif", "--steps", 10)
     assert stopped.exit_code == 130
     assert stopped.stderr.strip().endswith("interrupted: the same command continues")
+
+
+def test_springs_and_bonds_hold_where_the_cell_is_not_repeated(folder):
+    salt = bulk("NaCl", "rocksalt", a=5.7, cubic=True)
+    salt.set_constraint([Hookean(0, 1, k=5.0, rt=2.0), FixBondLengths([[2, 3]])])
+    write("tied.traj", salt)
+    done = run("md", "tied.traj", "--steps", 0)
+    assert done.exit_code == 0, done.output
+    assert [type(one) for one in read("tied_md/md.traj").constraints] == [Hookean, FixBondLengths]
+    assert "Repeat is not compatible" in run("md", "tied.traj", "--supercell", 2, 1, 1).stderr
 
 
 def test_a_molecule_moves_but_has_no_bulk_modulus(folder):

@@ -182,6 +182,10 @@ class DAOCalculator(Calculator):
         with self._alone:
             return super().get_potential_energy(atoms, force_consistent)
 
+    def __copy__(self) -> DAOCalculator:
+        """A deep copy: two that shared a neighbour list would compute with one another's neighbours."""
+        return copy.deepcopy(self)
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_alone"}
 

@@ -64,7 +64,7 @@ def md(
     try:
         size = len(one.atoms) * prod(supercell)
         refuse_too_large(ATOM_BYTES * size, f"the positions and forces of {size} atoms")
-        atoms = one.atoms * supercell
+        atoms = one.atoms if size == len(one.atoms) else one.atoms * supercell  # bonds and springs cannot be repeated
         settings = DynamicsSettings(ensemble, temperature, timestep, pressure, damping, interval, seed)
         calculator = DAOCalculator(model, device=device, dtype=dtype)
         problem = _run(atoms, calculator, steps, folder, settings)
