@@ -140,7 +140,7 @@ def test_published_weights_of_other_models(folder, monkeypatch):
     publish.main()
     header = read_header(target)
     assert header["name"] == "s" and header["guidance"] == {"start": 0.5} and header["training"]["step"] == 6
-    monkeypatch.setattr("sys.argv", [*sys.argv, "--logit-bound", "7"])
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--config", '{"logit_bound": 7.0}'])
     publish.main()
     assert read_header(target)["config"] == header["config"] | {"logit_bound": 7.0}
     monkeypatch.setattr("sys.argv", ["publish", source, target, "--name", "s"])

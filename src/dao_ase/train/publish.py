@@ -5,7 +5,7 @@
     python -m dao_ase.train.publish runs/stability/weights.safetensors src/dao_ase/weights/dao_p_stability.safetensors \\
         --name dao-p-stability --header runs/val/stability.json
     python -m dao_ase.train.publish runs/dao_p_decay/weights.safetensors src/dao_ase/weights/dao_p.safetensors \\
-        --name DAO-P --header runs/val/potential.json --logit-bound 7
+        --name DAO-P --header runs/val/potential.json --config '{"logit_bound": 7}'
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ def main() -> None:
     parser.add_argument("--tries", type=int, default=1, help="DAO-G: attempts at each structure")
     parser.add_argument("--report", type=Path, help="DAO-G: report.json of dao-ase evaluate on the validation crystals")
     parser.add_argument(
-        "--logit-bound", type=float, help="DAO-P: another bound on the attention's logits than in training"
+        "--config", type=json.loads, default={}, help="DAO-P: what of its configuration is not as in training, as JSON"
     )
     parser.add_argument("--header", type=Path, help="other models: a JSON file with what the header should say besides")
     options = parser.parse_args()
     if (options.report is None) == (options.header is None):
         parser.error("give --report with --steps and --anti-annealing (DAO-G), or --header")
     additions = json.loads(options.header.read_text()) if options.header else _of_generator(options)
-    if options.logit_bound is not None:
-        additions["config"] = checkpoint.read_header(options.source)["config"] | {"logit_bound": options.logit_bound}
+    if options.config:
+        additions["config"] = checkpoint.read_header(options.source)["config"] | options.config
     publish(options.source, options.target, {"name": options.name, **additions})
 
 
