@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 MANY_FRAMES = (".traj", ".extxyz", ".xyz", ".db", ".json")
 """Suffixes of files that hold more than one structure."""
-DATABASES = (".db", ".json")
-"""Suffixes of files in which remarks stand beside the atoms."""
 PICTURES = (".png", ".svg", ".pdf")
 """Endings of the pictures that can be drawn."""
 
@@ -134,6 +132,7 @@ def _write(path: Path, structures: Sequence[Atoms]) -> Path:
     """Writes under a temporary name first, so that no half-written file is ever read."""
     from ase.io import write
 
+    from dao_ase.data.files import DATABASES
     from dao_ase.whole_files import replacing
 
     try:
