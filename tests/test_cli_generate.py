@@ -213,7 +213,10 @@ def test_a_killed_run_leaves_a_folder_that_says_what_is_in_it(tmp_path):
     with RunWriter(tmp_path) as run:
         run.write([salt, salt])
     killed = RunWriter(tmp_path).__enter__()
-    assert files_and_end(tmp_path) == ([], True)
+    assert files_and_end(tmp_path) == (
+        ["001_Na4Cl4.cif", "002_Na4Cl4.cif"],
+        False,
+    )  # until there is something in their place
     killed.write([salt])
     assert files_and_end(tmp_path) == (["001_Na4Cl4.cif"], True)
     with pytest.raises(ValueError, match="another run is writing into"):  # while it is not yet killed
@@ -224,6 +227,24 @@ def test_a_killed_run_leaves_a_folder_that_says_what_is_in_it(tmp_path):
     with RunWriter(tmp_path):
         pass
     assert files_and_end(tmp_path) == ([], False)
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, ValueError("no cell")])
+def test_a_run_that_ends_before_its_first_structure_leaves_the_earlier_one(tmp_path, weights, monkeypatch, end):
+    from dao_ase.generator import DAOGenerator
+
+    def ends(self, *arguments, **options):
+        raise end
+        yield
+
+    common = ["generate", "NaCl", "-n", "2", "-o", str(tmp_path), "--weights", weights]
+    assert run(*common, "--gallery").exit_code == 0
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.setattr(DAOGenerator, "numbered", ends)
+    result = run(*common)
+    assert result.exit_code == (130 if end is KeyboardInterrupt else 1)
+    assert "nothing was written" in result.output or "no cell" in result.output
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_files_of_a_run_that_was_killed_as_it_wrote_them_go_with_the_next(tmp_path, monkeypatch):
@@ -280,15 +301,20 @@ def test_the_gallery_of_an_earlier_run_goes_with_its_structures(tmp_path, weight
 
 
 def test_a_gallery_goes_before_the_structures_that_it_shows(tmp_path, monkeypatch):
-    def full(path, value):
-        raise OSError("no space left")
-
     with RunWriter(tmp_path):
         (tmp_path / "gallery.html").write_text("made of this run")
-    monkeypatch.setattr("dao_ase.runs.write_json", full)
-    with pytest.raises(OSError, match="no space"):
-        RunWriter(tmp_path).__enter__()
+    with pytest.raises(OSError, match="No space left"), RunWriter(tmp_path):
+        monkeypatch.setattr("dao_ase.runs.write_json", full)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["structures.extxyz", "summary.json"]
+
+
+def test_a_full_disk_leaves_an_earlier_run_whole(tmp_path, monkeypatch):
+    with RunWriter(tmp_path):
+        (tmp_path / "gallery.html").write_text("made of this run")
+    monkeypatch.setattr("dao_ase.runs.write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        RunWriter(tmp_path).__enter__()
+    assert (tmp_path / "gallery.html").exists()
 
 
 def files_and_end(folder) -> tuple[list[str], bool]:

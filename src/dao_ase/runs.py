@@ -1,6 +1,6 @@
 """A folder of generated structures: one CIF each, one extxyz of all, one summary, all in the same order.
 
-A new run replaces them, and takes away the page that showed them.
+A new run replaces them as soon as it has a structure, or none to give, and takes away the page that showed them.
 """
 
 from __future__ import annotations
@@ -40,21 +40,19 @@ class RunWriter:
         self.refused: Counter[str] = Counter()
         self.interrupted = True  # until the end is reached
         self._begun: list[dict[str, Any]] = []
+        self._before: list[str] | None = None  # files of an earlier run that are still there
         self._alone = ExitStack()
 
     def __enter__(self) -> RunWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
-        before = _files_of(self.folder)
+        self._before = _files_of(self.folder)
+        summary = self.folder / SUMMARY
         with ExitStack() as alone:
             alone.enter_context(only_one(self.folder / TRAJECTORY, f"another run is writing into {self.folder}"))
-            if (self.folder / SUMMARY).exists():  # first of all: a page never shows structures that are not there
-                (self.folder / GALLERY).unlink(missing_ok=True)
-            self._begun = [{"file": name} for name in before]
-            self._write_summary()  # also finds out now whether the folder can be written
-            for name in before:
-                (self.folder / name).unlink(missing_ok=True)
-            self._begun = []
-            (self.folder / TRAJECTORY).write_text("")
+            if summary.exists():
+                write_text(summary, summary.read_text(encoding="utf-8"))  # finds out now whether it can be written
+            else:
+                self._replace_what_was_there()
             self._alone = alone.pop_all()
         return self
 
@@ -63,16 +61,32 @@ class RunWriter:
     ) -> bool:
         self.interrupted = kind is not None
         try:
-            self._write_summary()
+            if not self.interrupted or self._before is None:  # else nothing came of it, and the earlier run stays
+                self._replace_what_was_there()
+                self._write_summary()
         finally:
             self._alone.close()
         return kind is not None and issubclass(kind, KeyboardInterrupt)
+
+    def _replace_what_was_there(self) -> None:
+        """Takes away what an earlier run wrote, its page first: that never shows structures that are not there."""
+        if self._before is None:
+            return
+        if (self.folder / SUMMARY).exists():
+            (self.folder / GALLERY).unlink(missing_ok=True)
+        self._begun = [{"file": name} for name in self._before]
+        self._write_summary()
+        for name in self._before:
+            (self.folder / name).unlink(missing_ok=True)
+        self._begun, self._before = [], None
+        (self.folder / TRAJECTORY).write_text("")
 
     def write(self, structures: list[Structure]) -> None:
         """Appends structures, numbered in the order in which they come."""
         from ase.io import write as ase_write
         from pymatgen.io.ase import AseAtomsAdaptor
 
+        self._replace_what_was_there()
         for number, structure in enumerate(structures, len(self.records) + 1):
             formula = Composition.from_atomic_numbers(structure.atomic_numbers).formula
             properties = {key: structure.properties[key] for key in KEPT if key in structure.properties}

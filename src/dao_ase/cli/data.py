@@ -176,6 +176,10 @@ def label(
 @click.option("--max-formation-energy", default=0.05, show_default=True,
               help="Leave out what has a higher one, eV/atom: it may not form.")  # fmt: skip
 @click.option("--only-moved", is_flag=True, help="Only move an atom, strain no cell: forces of many crystals.")
+@click.option("--insulators", is_flag=True,
+              help="Take all for insulators, which need few k-points: say so of oxides of the d block.")  # fmt: skip
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True,
+              help="A cell that takes longer is left for the next time; sheared metals do.")  # fmt: skip
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Folder of what pw.x finished.")
 @click.option("--pseudo-dir", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Folder of pseudopotentials. Also looked at: ESPRESSO_PSEUDO and Debian's packages.")  # fmt: skip
@@ -191,6 +195,8 @@ def stiffness(
     max_cutoff: float,
     max_formation_energy: float,
     only_moved: bool,
+    insulators: bool,
+    minutes: float,
     keep: Path | None,
     pseudo_dir: tuple[Path, ...],
     cores: int,
@@ -198,7 +204,7 @@ def stiffness(
 ) -> None:
     """Strain the simplest crystals of STORE a little and label them with forces and stresses of pw.x; resumes.
 
-    Norm-conserving pseudopotentials of PBE are needed; a cell that takes longer than five minutes is left for the next time.
+    Norm-conserving pseudopotentials of PBE are needed.
     """
     from dao_ase.data.store import CrystalStore
     from dao_ase.espresso.errors import EspressoError
@@ -206,10 +212,11 @@ def stiffness(
     from dao_ase.espresso.stiffness import StiffnessRules, label_stiffness
 
     try:
-        machine = Machine(cores, timeout=300.0)
+        machine = Machine(cores, timeout=60 * minutes)
         rules = StiffnessRules(
             max_atoms, max_crystals, formulas, max_formation_energy,
-            cutoff_share=cutoff_share, max_cutoff=max_cutoff, only_moved=only_moved, machine=machine,
+            cutoff_share=cutoff_share, max_cutoff=max_cutoff, only_moved=only_moved, insulators=insulators,
+            machine=machine,
         )  # fmt: skip
         folder = keep or output.with_suffix(".calculations")
         with continued_by_the_same_command():

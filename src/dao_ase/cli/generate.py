@@ -107,6 +107,9 @@ def generate(
             write_gallery(read_run(output), output / GALLERY)
     except (ValueError, TypeError, OSError) as error:
         raise click.ClickException(named_as_options(error)) from error
+    if run.interrupted and not run.records:
+        click.echo(f"interrupted before the first structure; nothing was written into {output}", err=True)
+        raise SystemExit(INTERRUPTED)
     click.echo(json.dumps(run.summary(), indent=1) if as_json else _table(run.records, output))
     if run.interrupted:
         click.echo(f"interrupted: the {len(run.records)} structures made so far are in {output}", err=True)

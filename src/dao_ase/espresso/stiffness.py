@@ -76,6 +76,8 @@ class StiffnessRules:
     it; what needs more than ``max_cutoff`` (Ry) is left out. So is a crystal whose pressure at rest is above
     ``max_pressure`` (GPa): too few plane waves show there first, and are a tenth of the differences at this pressure
     (NaF). With ``only_moved`` no strained cells are computed, as with a GTH pseudopotential: forces alone, of many crystals.
+    What is an insulator, and needs few k-points, is seen by its elements (`is_insulator`); with ``insulators`` all are, also
+    oxides of empty d shells.
     """
 
     max_atoms: int = 2
@@ -91,13 +93,14 @@ class StiffnessRules:
     max_cutoff: float = 90.0
     max_pressure: float = 5.0
     only_moved: bool = False
+    insulators: bool = False
     preset: Preset = field(default_factory=lambda: replace(load_preset("standard"), spin=False, conv_thr=1e-7))
     machine: Machine = field(default_factory=lambda: Machine(timeout=300.0))
 
     def calculation(self, frame: Atoms, rest: Atoms, pseudo_dirs: Sequence[Path]) -> Calculation:
         """What pw.x is asked of a frame: with the k-points of the cell at rest, unless it was doubled."""
         elements = set(frame.get_chemical_symbols())
-        if is_insulator(rest):
+        if self.insulators or is_insulator(rest):
             preset = replace(self.preset, kspacing=self.kspacing_ionic if elements & IONIC else self.kspacing_insulator)
         else:
             preset = replace(self.preset, kspacing=self.kspacing_metal, degauss=self.degauss_metal)

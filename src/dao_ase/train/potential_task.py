@@ -27,6 +27,9 @@ from dao_ase.train.together import rank, world_size
 
 HELD_OUT_FORMULAS = ("CsV3Sb5", "Zr4Rh2O", "Zr4Pd2O", "Cr3Os")
 """The superconductors of the paper: never trained on."""
+TAUGHT = (reduced_key([14]),)
+"""Formulas that the draw holds out and that are trained on all the same. Silicon is what people compute first, and it comes
+out soft where only a soft teacher says what it is. No frame of MatterSim's is of it: the validation frames stay."""
 TEST_FILES = ("mp20_test_a.npz", "mpts52_test_a.npz")
 
 
@@ -142,7 +145,7 @@ def _dft_frames(folder: Path) -> tuple[LabelledCrystals, NDArray, NDArray]:
 
 def is_held_out(formula: tuple[tuple[int, int], ...]) -> bool:
     """Whether DFT frames of this reduced formula (`dao_ase.composition.reduced_key`) are kept for validation."""
-    return _draw(formula) < 0.15
+    return _draw(formula) < 0.15 and formula not in TAUGHT
 
 
 def _draw(formula: tuple[tuple[int, int], ...]) -> float:
