@@ -34,6 +34,16 @@ needs_espresso = pytest.mark.skipif(
 )
 
 
+def test_a_report_that_cannot_be_written_is_known_before_the_work(silicon, tmp_path, monkeypatch):
+    def work(*_):
+        raise AssertionError
+
+    monkeypatch.setattr("dao_ase.compare.comparison.compare", work)
+    (tmp_path / "file").write_text("")
+    done = run(silicon, "-o", tmp_path / "file" / "report")
+    assert done.exit_code == 1 and "file" in done.output and not isinstance(done.exception, AssertionError)
+
+
 @pytest.mark.espresso
 @needs_espresso
 def test_two_atoms_with_the_real_program(silicon, tmp_path, monkeypatch):

@@ -92,6 +92,8 @@ def test_each_rank_may_have_its_own_scale_of_the_logarithms():
     for wrong in ((0.02, 0.02), (0.02, 0.02, 0.0)):
         with pytest.raises(ValueError, match="3 positive numbers"):
             Invariants(5, moments, legendre=True, logarithms=True, log_scales=wrong)
+    with pytest.raises(ValueError, match="need logarithms = true"):
+        Invariants(5, moments, legendre=True, log_scales=(0.02, 0.02, 0.08))
 
 
 def test_scales_come_back_from_a_header():

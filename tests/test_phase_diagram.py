@@ -188,6 +188,8 @@ def test_candidates_without_an_energy_are_counted(tmp_path):
     assert "at rest" not in done.stdout, "none of them was to be relaxed"
     assert done.exit_code == 0 and "run: 1 of 2 structures are left out, they have no energy" in done.stderr
     assert "*Na" in done.stdout
+    done = CliRunner().invoke(main, ["hull", f"{tmp_path}/run", "--plot", f"{tmp_path}/run/summary.json/hull.png"])
+    assert done.exit_code == 1 and "*Na" in done.stdout, "a picture that cannot be written hides no table"
 
 
 def test_candidates_are_structures_with_an_energy():

@@ -69,7 +69,7 @@ class CellSampler:
             raise ValueError(f"tries is {tries}; a structure needs at least 1")
         self.weights, self.device, self.stability = weights, device, stability
         self._tries, self._prototypes, self._changes = tries, prototypes, changes
-        self._network = self._load(weights or str(default_weights("dao_g")))
+        self._network = self._load(str(default_weights("dao_g")) if weights is None else weights)
 
     @property
     def settings(self) -> SamplerSettings:
@@ -90,7 +90,7 @@ class CellSampler:
     def max_atoms(self) -> int:
         """The largest cell that was trained on."""
         own = int(self._network.header["max_atoms"])
-        return own if self.weights else max(own, int(checkpoint.read_header(default_weights(LARGER))["max_atoms"]))
+        return own if self.weights is not None else max(own, int(checkpoint.read_header(default_weights(LARGER))["max_atoms"]))
 
     @property
     def name(self) -> str:
@@ -101,7 +101,7 @@ class CellSampler:
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that tell these weights and structure types from others."""
         digest = hashlib.sha256(self._network.digest())
-        if not self.weights:
+        if self.weights is None:
             digest.update(default_weights(LARGER).read_bytes())
         if self.library:
             digest.update(self.library.checksum.encode())

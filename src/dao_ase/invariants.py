@@ -84,6 +84,8 @@ class Invariants(nn.Module):
             raise ValueError(
                 f"log_scales are {moments.rank} positive numbers, one for each rank, not {list(log_scales)}"
             )
+        if log_scales and not logarithms:
+            raise ValueError("log_scales are of the logarithms: they need logarithms = true")
         if logarithms and not legendre:
             raise ValueError("logarithms are of sums of Legendre polynomials: they need legendre = true")
         self.channels, self.features = channels, channels * (1 + legendre + moments.rank * (1 + aligned + logarithms))

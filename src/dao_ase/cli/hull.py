@@ -41,16 +41,13 @@ def hull(
         phases += read_phases(references, recompute)
         found = Hull(_system(system, phases), phases)
         rows = found.ordered()
+        click.echo(json.dumps([_values(*row) for row in rows], indent=1) if as_json else _table(found, rows))
         if plot is not None:
             plot_hull(found, plot)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    if as_json:
-        click.echo(json.dumps([_values(phase, above) for phase, above in rows], indent=1))
-    else:
-        click.echo(_table(found, rows))
-        if plot is not None:
-            click.echo(plot)
+    if plot is not None and not as_json:
+        click.echo(plot)
 
 
 def _candidates(run: Path) -> list[Phase]:

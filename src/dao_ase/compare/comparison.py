@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from dao_ase.compare.espresso_method import Espresso
@@ -79,6 +80,9 @@ def compare_all(
     """
     import torch
 
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=settings.folder):  # finds out now whether there can be a report in the end
+        pass
     torch.set_num_threads(settings.machine.cores)  # the same cores for everyone
     pw = _espresso(settings)
     methods: list[Method] = [pw, DaoPotential(settings.fmax), *(peer(name, settings.fmax) for name in settings.peers)]
