@@ -176,6 +176,8 @@ def label(
 @click.option("--max-formation-energy", default=0.05, show_default=True,
               help="Leave out what has a higher one, eV/atom: it may not form.")  # fmt: skip
 @click.option("--only-moved", is_flag=True, help="Only move an atom, strain no cell: forces of many crystals.")
+@click.option("--smearing", type=click.FloatRange(0, min_open=True), default=0.05, show_default=True,
+              help="Of metals, Ry: aluminium's shear needs so much, copper's volume 0.02.")  # fmt: skip
 @click.option("--insulators", is_flag=True,
               help="Take all for insulators, which need few k-points: say so of oxides of the d block.")  # fmt: skip
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True,
@@ -195,6 +197,7 @@ def stiffness(
     max_cutoff: float,
     max_formation_energy: float,
     only_moved: bool,
+    smearing: float,
     insulators: bool,
     minutes: float,
     keep: Path | None,
@@ -215,8 +218,8 @@ def stiffness(
         machine = Machine(cores, timeout=60 * minutes)
         rules = StiffnessRules(
             max_atoms, max_crystals, formulas, max_formation_energy,
-            cutoff_share=cutoff_share, max_cutoff=max_cutoff, only_moved=only_moved, insulators=insulators,
-            machine=machine,
+            degauss_metal=smearing, cutoff_share=cutoff_share, max_cutoff=max_cutoff, only_moved=only_moved,
+            insulators=insulators, machine=machine,
         )  # fmt: skip
         folder = keep or output.with_suffix(".calculations")
         with continued_by_the_same_command():
