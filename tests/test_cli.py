@@ -50,6 +50,28 @@ def test_a_full_disk_is_told_without_a_traceback(buffered):
         assert subprocess.run(command, stdout=full, stderr=full, env=environment).returncode == 1
 
 
+CLOSED = """
+import click, tqdm
+from dao_ase import cli
+
+@click.command()
+def show():
+    for _ in tqdm.tqdm(range(2), disable=None):
+        open("seen", "w").write("all")
+
+cli._Commands.get_command = lambda *_: show
+cli.main(["show"])
+"""
+"""A command that draws a bar, as many do."""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes streams")
+def test_closed_streams_stop_nothing(tmp_path):
+    (tmp_path / "program.py").write_text(CLOSED)
+    done = subprocess.run(f"'{sys.executable}' program.py <&- >&- 2>&-", shell=True, cwd=tmp_path)
+    assert (done.returncode, (tmp_path / "seen").read_text()) == (0, "all")
+
+
 def test_module_is_the_command():
     done = subprocess.run(
         [sys.executable, "-m", "dao_ase.cli", "--version"], capture_output=True, text=True, check=True

@@ -188,6 +188,26 @@ def test_what_stands_beside_the_atoms_stays_with_them(folder):
     assert out.info["material"] == "mp-22862" and out.info["file"] == str(folder / "in.traj")
 
 
+def test_what_is_said_of_the_geometry_is_said_of_the_new_one(folder):
+    salt = bulk("NaCl", "rocksalt", a=5.6)
+    salt.info = {"energy_per_atom": 1.0, "e_above_hull": 2.0, "space_group": "P1", "converged": True, "relax_steps": 7}
+    write(folder / "in.extxyz", [salt, bulk("NaCl", "rocksalt", a=5.6)])
+    run(folder, "relax", folder / "in.extxyz", "--steps", "1", "--fmax", "1e-9", "-o", folder / "out.db",
+        "--traj", folder / "steps.traj")  # fmt: skip
+    first, second = connect(folder / "out.db").select()
+    assert first.key_value_pairs == pytest.approx(
+        {
+            "file": f"{folder / 'in.extxyz'}#0",
+            "energy_per_atom": first.energy / 2,
+            "space_group": "Fm-3m",
+            "converged": False,
+            "relax_steps": 1,
+        }
+    )
+    assert second.key_value_pairs == {"file": f"{folder / 'in.extxyz'}#1"}  # nothing was said of it
+    assert not {"energy_per_atom", "converged"} & read(folder / "steps.traj").info.keys()
+
+
 @pytest.mark.parametrize("name", ["out.cif", "out.vasp"])
 def test_left_handed_cells_are_not_mirrored(folder, name):
     quartz = Structure.from_spacegroup(

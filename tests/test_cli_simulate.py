@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from dao_ase.cli import main
 from dao_ase.simulate import dynamics
+from dao_ase.simulate.equation_of_state import EquationOfStateFit
 from named import rattled
 
 
@@ -39,6 +40,15 @@ def test_equation_of_state_of_salt(folder):
     assert (folder / "out" / "eos.png").stat().st_size > 5000
     assert "GPa" in run("eos", "salt.cif", "--points", 5).stdout
     assert (folder / "salt_eos" / "eos.png").exists()
+
+
+def test_an_equation_of_state_across_two_structures_is_doubted(folder, monkeypatch):
+    command = ["eos", "salt.cif", "--points", 5, "--no-relax", "--move", "nothing", "-o", "out"]
+    assert run(*command).stderr == ""
+    monkeypatch.setattr(EquationOfStateFit, "hump", 0.01)
+    done = run(*command)
+    assert done.exit_code == 0
+    assert done.stderr.startswith("salt.cif: the energies have more than one minimum") and "--span" in done.stderr
 
 
 def test_results_are_those_of_one_call_or_none(folder, monkeypatch):

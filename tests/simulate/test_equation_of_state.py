@@ -82,6 +82,14 @@ def test_only_volumes_without_an_energy_give_a_reason():
         _fit([*[known] * 4, lost], "vinet", fixed=True)
 
 
+@pytest.mark.parametrize(("energies", "hump"), [([4, 1, 0, 1, 4], 0), ([3, 5, 0, 1, 4], 2), ([4, 0, 1, -1, 9], 1)])
+def test_more_than_one_minimum_is_seen(energies, hump):
+    frames = [Frame(np.zeros((1, 3)), np.eye(3) * side, 0.01 * energy, np.zeros((1, 3)), np.zeros((3, 3)))
+              for side, energy in zip((2.0, 2.1, 2.2, 2.3, 2.4), energies, strict=True)]  # fmt: skip
+    fit = _fit([Relaxation(True, 0, "converged", frame, frame) for frame in frames], "birchmurnaghan", fixed=False)
+    assert fit.hump == pytest.approx(0.01 * hump)
+
+
 def test_one_crystal_at_a_time():
     with pytest.raises(ValueError, match="2 crystals"):
         equation_of_state(to_crystals(COPPER, COPPER), MODEL)

@@ -54,6 +54,7 @@ class _Commands(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         """As click does, but a disk that is full, standard output's too, is told without a traceback."""
+        _open_closed()
         try:
             return super().main(*args, **options)
         except OSError as error:
@@ -78,6 +79,13 @@ class _Commands(click.Group):
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.get_short_help_str(limit=200)) for name, command in commands if command])
+
+
+def _open_closed() -> None:
+    """Gives streams that were closed, as by ``2>&-``, a place to write to: else the next file takes theirs."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _forget_unwritten() -> None:

@@ -48,7 +48,7 @@ def eos(
     from dao_ase.cli.inputs import read_crystal
     from dao_ase.cli.outputs import results_folder
     from dao_ase.device import usable_device
-    from dao_ase.simulate.equation_of_state import equation_of_state
+    from dao_ase.simulate.equation_of_state import HUMP, equation_of_state
     from dao_ase.simulate.plots import draw_equation_of_state
     from dao_ase.whole_files import replacing_together, write_json, write_text
 
@@ -69,6 +69,12 @@ def eos(
         draw_equation_of_state(fit, count, formula, temporary / "eos.png")
     for problem in fit.left_out:
         click.echo(f"left out: {problem}", err=True)
+    if fit.hump > HUMP * count:
+        click.echo(
+            f"{one.name}: the energies have more than one minimum, as where the crystal changes into another structure: "
+            "do not trust the fit; take a smaller --span",
+            err=True,
+        )
     if as_json:
         click.echo(json.dumps(report))
         return

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 STALE = ("momenta", "spacegroup_kinds")
 """Arrays of ASE's readers that no longer hold when atoms have moved."""
+OF_THE_GEOMETRY = ("energy_per_atom", "e_above_hull", "space_group", "converged", "relax_steps")
+"""Remarks of DAO-G and of a screening on a geometry, which are not true of another one."""
 REMARKS = str | int | float | list
 """Types of remarks that every format can write, beside numpy's."""
 
@@ -109,10 +111,10 @@ def _write(
     """Writes where each crystal ended, which its row then names, and every step on the way."""
     from dao_ase.cli.outputs import write_structures
 
-    ends = [(row, one, result.final) for row, (one, result) in zip(rows, done, strict=True) if result.final]
+    ends = [(row, one, result) for row, (one, result) in zip(rows, done, strict=True) if result.final]
     if output is not None and ends:
         written = write_structures(
-            output, [_atoms(one, frame) for _, one, frame in ends], [one.name for _, one, _ in ends]
+            output, [_end(one, result) for _, one, result in ends], [one.name for _, one, _ in ends]
         )
         for (row, _, _), path in zip(ends, written, strict=True):
             row["output"] = str(path)
@@ -133,6 +135,24 @@ def _refuse_no_trajectory(traj: Path, output: Path | None) -> None:
         )
 
 
+def _end(one: Input, result: Relaxation) -> Atoms:
+    """Where a relaxation ended, as `_atoms` has it; what the input says `OF_THE_GEOMETRY` is renewed as far as it can be."""
+    from dao_ase.convert import structure_from_atoms
+    from dao_ase.symmetry import generated_space_group
+
+    assert result.final is not None
+    atoms = _atoms(one, result.final)
+    now: dict[str, float | str] = {
+        "energy_per_atom": result.final.energy / len(atoms),
+        "converged": result.converged,
+        "relax_steps": result.steps,
+    }
+    if "space_group" in one.atoms.info:
+        now["space_group"] = generated_space_group(structure_from_atoms(atoms))[0]
+    atoms.info |= {name: value for name, value in now.items() if name in one.atoms.info}
+    return atoms
+
+
 def _atoms(one: Input, frame: Frame) -> Atoms:
     """The structure of a frame with its energy, forces and stress; tags, moments and remarks are those of the input.
 
@@ -150,7 +170,9 @@ def _atoms(one: Input, frame: Frame) -> Atoms:
         if name not in (*atoms.arrays, *STALE):
             atoms.set_array(name, values)
     atoms.info = {
-        name: value for name, value in one.atoms.info.items() if isinstance(value, REMARKS | np.generic | np.ndarray)
+        name: value
+        for name, value in one.atoms.info.items()
+        if name not in OF_THE_GEOMETRY and isinstance(value, REMARKS | np.generic | np.ndarray)
     }
     atoms.info["file"] = one.name
     stress = full_3x3_to_voigt_6_stress(frame.stress)

@@ -21,6 +21,8 @@ MIN_POINTS, MAX_POINTS = 5, 1000
 """A fit of four parameters needs one point more; more than a thousand say nothing further."""
 SAME_ENERGY = 1e-10
 """eV; energies that differ by less differ by rounding alone."""
+HUMP = 1e-4
+"""eV/atom; energies of relaxed volumes that stand out of their curve by less do so because relaxations end early."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,12 @@ class EquationOfStateFit:
     bulk_derivative: float
     rms_residual: float
     left_out: tuple[str, ...] = ()
+
+    @property
+    def hump(self) -> float:
+        """The most by which a volume stands above others on both sides of it (eV); 0 where the energies have one minimum."""
+        smaller, larger = (np.minimum.accumulate(self.energies[::way])[::way] for way in (1, -1))
+        return float((self.energies - np.maximum(smaller, larger)).max())
 
     def curve(self, volumes: NDArray[np.float64]) -> NDArray[np.float64]:
         """The fitted energy (eV) at any volumes (Å³)."""
