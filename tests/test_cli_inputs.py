@@ -1,5 +1,6 @@
 """A file with one structure that cannot be read gives the others, under the names that their places give them."""
 
+import os
 from io import StringIO
 
 import ase.io
@@ -91,6 +92,13 @@ def test_a_name_may_hold_an_at_sign(tmp_path):
     two = tmp_path / "two.xyz"
     ase.io.write(two, [bulk("Cu"), bulk("Ag")], format="extxyz")
     assert str(read_structure(tmp_path / "two.xyz@1").atoms.symbols) == "Ag"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_called_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    inputs, (problem,) = read_structures([tmp_path / "pipe"])
+    assert not inputs and "a pipe or a device" in problem
 
 
 def test_a_file_without_any_frame_is_one_problem(tmp_path):

@@ -90,7 +90,9 @@ class CellSampler:
     def max_atoms(self) -> int:
         """The largest cell that was trained on."""
         own = int(self._network.header["max_atoms"])
-        return own if self.weights is not None else max(own, int(checkpoint.read_header(default_weights(LARGER))["max_atoms"]))
+        if self.weights is not None:
+            return own
+        return max(own, int(checkpoint.read_header(default_weights(LARGER))["max_atoms"]))
 
     @property
     def name(self) -> str:

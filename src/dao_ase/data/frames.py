@@ -28,6 +28,8 @@ def frames_of(path: Path) -> Frames:
 
     if path.is_dir() and path.suffix != ".traj":  # old trajectories of ASE are folders
         return {}, [f"{path}: is a folder; name the files in it, like {path}/*.cif"]
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        return {}, [f"{path}: is no file but a pipe or a device, which cannot be read twice; write it to a file first"]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
