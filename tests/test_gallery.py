@@ -211,6 +211,7 @@ def browser():
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     chromium = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    chromium.set_script_timeout(120)  # s; software WebGL beside other work is slow
     yield chromium
     chromium.quit()
 
@@ -236,7 +237,7 @@ def wait(browser, condition: str) -> None:
     """Until a JavaScript expression holds."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(f"return {condition}"), condition)
+    WebDriverWait(browser, 120).until(lambda driver: driver.execute_script(f"return {condition}"), condition)
 
 
 def shown(browser) -> list[str]:
