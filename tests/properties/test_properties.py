@@ -535,7 +535,9 @@ def test_a_model_is_not_replaced_by_that_of_another_call(command, tmp_path):
     assert CliRunner().invoke(main, command).exit_code == 0
     file = tmp_path / "model" / "model.safetensors"
     model = said(file)
-    assert "a model with other target (column, logarithm or unit), seed; give another folder" in refused("--seed", "1", "--extensive")
+    assert "other target (column, logarithm or unit), seed; give another folder" in refused(
+        "--seed", "1", "--extensive"
+    )
     assert "a model with other data; " in refused("--least", "20")  # its rows are other, and none is listed as left out
     assert CliRunner().invoke(main, command).exit_code == 0 and said(file) == model
     tensors, header = checkpoint.load(file)
