@@ -15,7 +15,11 @@ from dao_ase.properties.fit import FitSettings
 from dao_ase.properties.installed import MODEL_FILE
 from dao_ase.properties.table import PropertyTable, Target
 
-NAMES = {"settings": "settings of the training", "trunk": "weights of DAO-P", "target": "target (column, logarithm or unit)"}
+NAMES = {
+    "settings": "settings of the training",
+    "trunk": "weights of DAO-P",
+    "target": "target (column, logarithm or unit)",
+}
 """What is said of parts of a plan whose own names tell too little."""
 
 
