@@ -96,6 +96,8 @@ def test_k_points_are_as_many_as_the_bonds_ask_for(tmp_path):
     crystals = [bulk("NaCl", "rocksalt", a=5.6), bulk("GaAs", "zincblende", a=5.6), bulk("AlPd", "rocksalt", a=5.6)]
     points = [np.prod(StiffnessRules().calculation(one, one, [tmp_path]).k_grid) for one in crystals]
     assert points[0] < points[1] < points[2], "an ionic crystal, a semiconductor, a metal"
+    told = StiffnessRules(insulators=True).calculation(crystals[2], crystals[2], [tmp_path])
+    assert np.prod(told.k_grid) == points[1] and told.preset.degauss < StiffnessRules.degauss_metal
     assert is_insulator(bulk("Si")) and not is_insulator(bulk("I", "sc", a=2.8)), "iodine under pressure is a metal"
 
 
@@ -145,6 +147,8 @@ def test_command_says_what_is_missing(store, program, tmp_path, monkeypatch):
     assert nothing.exit_code == 1 and "0 frames of 0 crystals, 3 left out" in nothing.output
     unstable = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out.npz"), "--max-formation-energy", "-9"])
     assert unstable.exit_code == 1 and "known to form" in unstable.output
+    late = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out.npz"), "--minutes", "0"])
+    assert late.exit_code == 2 and "--minutes" in late.output
     monkeypatch.setenv("PATH", "/nowhere")
     none = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "other.npz")])
     assert none.exit_code == 1 and "pw.x is not on the PATH" in none.output

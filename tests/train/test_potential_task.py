@@ -8,13 +8,14 @@ import pytest
 import torch
 from ase.build import bulk
 
+from dao_ase.composition import Composition, reduced_key
 from dao_ase.derivatives import predict_crystals
 from dao_ase.potential import Potential, PotentialConfig
 from dao_ase.train.config import TrainConfig
 from dao_ase.train.labelled import LabelledBatches, LabelledCrystals, NeighborCache, fit_references
 from dao_ase.train.loop import Trainer
 from dao_ase.train.potential_objective import PotentialObjective
-from dao_ase.train.potential_task import HELD_OUT_FORMULAS, _often, load_potential_data
+from dao_ase.train.potential_task import HELD_OUT_FORMULAS, _often, is_held_out, load_potential_data
 from named import NAMED, MorsePotential, random_potential, rattled, to_crystals
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -158,10 +159,14 @@ def test_training_lowers_every_error(tmp_path):
     assert after["loss"] < 0.7 * before["loss"]
 
 
+def test_some_formulas_are_held_out_and_silicon_is_not():
+    held_out = [is_held_out(reduced_key([number])) for number in range(1, 90)]
+    assert 0.08 < np.mean(held_out) < 0.25
+    assert is_held_out(reduced_key([32])) and not is_held_out(reduced_key([14, 14]))
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the reference data sets beside the checkout")
 def test_held_out_frames_stay_out():
-    from dao_ase.composition import Composition, reduced_key
-
     data = load_potential_data(SHARED)
     trained = set(data.train.formulas())
     assert not trained & {reduced_key(Composition.parse(formula).atomic_numbers) for formula in HELD_OUT_FORMULAS}
