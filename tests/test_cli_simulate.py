@@ -122,7 +122,7 @@ def test_dynamics_go_on_where_they_stopped(folder, monkeypatch):
     rows = list(csv.DictReader((folder / "out" / "md.csv").read_text().splitlines()))
     assert [int(row["step"]) for row in rows] == [0, 2, 4, 6, 8, 10]
     assert (folder / "out" / "md.png").stat().st_size > 5000
-    assert "10 steps before: 8 are none more" in run("md", *settings, "--steps", 8).stderr
+    assert "held 10 steps already, more than 8" in run("md", *settings, "--steps", 8).stderr
     other = run("md", *settings, "--steps", 10, "--temperature", 500)
     assert other.exit_code == 1
     assert "other settings (temperature 200.0)" in other.output

@@ -73,7 +73,7 @@ def md(
         raise click.ClickException(f"{one.name}: {error}") from error
     click.echo(json.dumps(report) if as_json else _text(one.name, report, folder))
     if report["steps"] > steps:
-        click.echo(f"{folder} held these {report['steps']} steps before: {steps} are none more", err=True)
+        click.echo(f"{folder} held {report['steps']} steps already, more than {steps}: nothing was added", err=True)
     if problem is not None:
         click.echo(problem, err=True)
         raise click.exceptions.Exit(INTERRUPTED if problem == CONTINUES else 1)
