@@ -213,10 +213,8 @@ def test_a_killed_run_leaves_a_folder_that_says_what_is_in_it(tmp_path):
     with RunWriter(tmp_path) as run:
         run.write([salt, salt])
     killed = RunWriter(tmp_path).__enter__()
-    assert files_and_end(tmp_path) == (
-        ["001_Na4Cl4.cif", "002_Na4Cl4.cif"],
-        False,
-    )  # until there is something in their place
+    # until there is something in their place
+    assert files_and_end(tmp_path) == (["001_Na4Cl4.cif", "002_Na4Cl4.cif"], False)
     killed.write([salt])
     assert files_and_end(tmp_path) == (["001_Na4Cl4.cif"], True)
     with pytest.raises(ValueError, match="another run is writing into"):  # while it is not yet killed
