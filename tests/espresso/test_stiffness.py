@@ -102,9 +102,9 @@ def test_k_points_are_as_many_as_the_bonds_ask_for(tmp_path):
 
 
 def test_labels_are_relative_to_rest_and_are_not_made_twice(store, program, tmp_path):
-    def label():
+    def label(**rules):
         return label_stiffness(
-            store, tmp_path / "out.npz", tmp_path / "kept", StiffnessRules(),
+            store, tmp_path / "out.npz", tmp_path / "kept", StiffnessRules(**rules),
             pseudo_dirs=[tmp_path / "upf"], progress=False,
         )  # fmt: skip
 
@@ -127,6 +127,10 @@ def test_labels_are_relative_to_rest_and_are_not_made_twice(store, program, tmp_
         np.testing.assert_allclose(coords[moved] - coords[0], part * (coords[9] - coords[0]), atol=1e-6)
         np.testing.assert_allclose(forces[moved], part * forces[9], atol=1e-6)
     assert label() == counts and program() == 6
+    write_upf(tmp_path / "upf" / "Ni.UPF", "Ni")
+    assert label() == counts and program() == 6, "nickel is still left out"
+    label(nonmagnetic=True)
+    assert program() > 6, "unless it is said to carry no moment"
 
 
 @pytest.mark.parametrize("rules", [StiffnessRules(max_pressure=0.0), StiffnessRules(max_cutoff=20.0)])

@@ -180,6 +180,8 @@ def label(
               help="Of metals, Ry: aluminium's shear needs so much, copper's volume 0.02.")  # fmt: skip
 @click.option("--insulators", is_flag=True,
               help="Take all for insulators, which need few k-points: say so of oxides of the d block.")  # fmt: skip
+@click.option("--nonmagnetic", is_flag=True,
+              help="Take elements that may be magnetic, too: say so of compounds in which they are not, as VFeSb.")  # fmt: skip
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True,
               help="A cell that takes longer is left for the next time; sheared metals do.")  # fmt: skip
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Folder of what pw.x finished.")
@@ -199,6 +201,7 @@ def stiffness(
     only_moved: bool,
     smearing: float,
     insulators: bool,
+    nonmagnetic: bool,
     minutes: float,
     keep: Path | None,
     pseudo_dir: tuple[Path, ...],
@@ -219,7 +222,7 @@ def stiffness(
         rules = StiffnessRules(
             max_atoms, max_crystals, formulas, max_formation_energy,
             degauss_metal=smearing, cutoff_share=cutoff_share, max_cutoff=max_cutoff, only_moved=only_moved,
-            insulators=insulators, machine=machine,
+            insulators=insulators, nonmagnetic=nonmagnetic, machine=machine,
         )  # fmt: skip
         folder = keep or output.with_suffix(".calculations")
         with continued_by_the_same_command():

@@ -77,7 +77,8 @@ class StiffnessRules:
     ``max_pressure`` (GPa): too few plane waves show there first, and are a tenth of the differences at this pressure
     (NaF). With ``only_moved`` no strained cells are computed, as with a GTH pseudopotential: forces alone, of many crystals.
     What is an insulator, and needs few k-points, is seen by its elements (`is_insulator`); with ``insulators`` all are, also
-    oxides of empty d shells.
+    oxides of empty d shells. With ``nonmagnetic`` elements that may carry moments are taken, too, as in VFeSb, where they have
+    none.
     """
 
     max_atoms: int = 2
@@ -94,6 +95,7 @@ class StiffnessRules:
     max_pressure: float = 5.0
     only_moved: bool = False
     insulators: bool = False
+    nonmagnetic: bool = False
     preset: Preset = field(default_factory=lambda: replace(load_preset("standard"), spin=False, conv_thr=1e-7))
     machine: Machine = field(default_factory=lambda: Machine(timeout=300.0))
 
@@ -220,7 +222,8 @@ def _label_crystal(
 ) -> list[LabelledFrame]:
     """The frames of a crystal that converged, stresses relative to the one at rest; none where that did not."""
     formula = atoms.get_chemical_formula()
-    if unfit := set(atoms.get_chemical_symbols()) & (NOBLE_GASES | set(rules.preset.moments)):
+    unfit = NOBLE_GASES if rules.nonmagnetic else NOBLE_GASES | set(rules.preset.moments)
+    if unfit := unfit & set(atoms.get_chemical_symbols()):
         logger.info("%s is left out for %s: magnetic or noble", formula, ", ".join(sorted(unfit)))
         return []
     labelled: list[LabelledFrame] = []
