@@ -103,6 +103,7 @@ def test_standard_output_takes_no_structures(folder):
         ("-o", "out.cif", "give a folder"),
         ("-o", "out.foo", "give a folder"),
         ("--traj", "steps.foo", "writes no .foo files"),
+        ("-o", "scf.pwi", "cannot write .pwi files of atoms alone"),
         ("--traj", "steps.cif", "cannot hold every step"),
         ("--traj", "steps", "cannot hold every step"),
         ("-o", "copper.cif/out", "cannot be written there"),
@@ -110,7 +111,8 @@ def test_standard_output_takes_no_structures(folder):
     ],
 )
 def test_what_cannot_be_written_is_said_before_the_work(folder, option, name, reason):
-    done = run(folder, "relax", folder / "two.extxyz", "--fmax", "100", option, folder / name)
+    crystals = "copper.cif" if name == "scf.pwi" else "two.extxyz"
+    done = run(folder, "relax", folder / crystals, "--fmax", "100", option, folder / name)
     assert done.exit_code == 1
     assert reason in done.output and "converged" not in done.output
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from ase.build import bulk, molecule
-from ase.constraints import FixBondLengths, Hookean
+from ase.constraints import FixAtoms, FixBondLengths, Hookean
 from ase.io import read, write
 from click.testing import CliRunner
 
@@ -79,6 +79,15 @@ def test_phonons_take_the_masses_of_the_file(folder):
     settings = ("--no-relax", "--supercell", 1, 1, 1, "--mesh", 5, "--json")
     usual, slow = (json.loads(run("phonons", name, *settings).stdout) for name in ("salt.cif", "heavy.extxyz"))
     assert slow["gamma_THz"][3:] == pytest.approx([frequency / 2 for frequency in usual["gamma_THz"][3:]], rel=1e-3)
+
+
+def test_constraints_are_not_kept_and_that_is_said(folder):
+    atoms = bulk("Cu")
+    atoms.set_constraint(FixAtoms([0]))
+    write("fixed.traj", atoms)
+    arguments = ("--points", 5, "--no-relax", "--move", "nothing", "--span", 20)
+    assert "fixed.traj: constraints of atoms are not kept" in run("eos", "fixed.traj", *arguments).stderr
+    assert "constraints" not in run("eos", "two.extxyz", "--index", 0, *arguments).stderr
 
 
 def test_phonons_of_salt(folder):

@@ -51,5 +51,10 @@ def test_order_of_polymorphs():
     assert found[1]["order"][1]["energy"] == pytest.approx(500)
 
 
+def test_what_is_equal_for_the_reference_has_no_order():
+    found = figures.orders({"pw.x": {"a": -10.0, "b": -10.0, "c": -8.0}, "DAO-P": {"a": 3.0, "b": 2.9, "c": 4.0}})
+    assert [(one["agreeing"], one["pairs"]) for one in found] == [(2, 2), (2, 2)]
+
+
 def test_ratio_without_a_time():
     assert figures.ratio(10.0, 2.0) == 5 and figures.ratio(None, 2.0) is None and figures.ratio(1.0, 0.0) is None

@@ -90,6 +90,17 @@ def test_more_than_one_minimum_is_seen(energies, hump):
     assert fit.hump == pytest.approx(0.01 * hump)
 
 
+@pytest.mark.parametrize("form", ["vinet", "murnaghan"])
+def test_a_fit_whose_minimum_is_elsewhere_is_refused(form):
+    """Energies as of a slab, whose vacuum may be as thick as it likes: one is the lowest by chance, by some μeV."""
+    found = {107.08618: -10.96559612, 110.50383: -10.96559245, 113.92147: -10.96560224, 117.33912: -10.96559856,
+             120.75676: -10.96560104}  # fmt: skip
+    frames = [Frame(np.zeros((1, 3)), np.eye(3) * np.cbrt(volume), energy, np.zeros((1, 3)), np.zeros((3, 3)))
+              for volume, energy in found.items()]  # fmt: skip
+    with pytest.raises(ValueError, match=r"minimum of the fitted .* not among the volumes from 107\.1 to 120\.8"):
+        _fit([Relaxation(True, 0, "converged", frame, frame) for frame in frames], form, fixed=False)
+
+
 def test_one_crystal_at_a_time():
     with pytest.raises(ValueError, match="2 crystals"):
         equation_of_state(to_crystals(COPPER, COPPER), MODEL)

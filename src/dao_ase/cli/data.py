@@ -181,7 +181,7 @@ def label(
 @click.option("--insulators", is_flag=True,
               help="Take all for insulators, which need few k-points: say so of oxides of the d block.")  # fmt: skip
 @click.option("--nonmagnetic", is_flag=True,
-              help="Take elements that may be magnetic, too: say so of compounds in which they are not, as VFeSb.")  # fmt: skip
+              help="Take elements that may be magnetic, too: say so of compounds such as VFeSb.")  # fmt: skip
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True,
               help="A cell that takes longer is left for the next time; sheared metals do.")  # fmt: skip
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Folder of what pw.x finished.")

@@ -83,12 +83,19 @@ def read_structure(path: Path, index: int | None = None) -> Input:
 
 
 def read_crystal(path: Path, index: int | None = None) -> tuple[Input, Crystals]:
-    """As `read_structure`, for a structure that must be a crystal."""
+    """As `read_structure`, for a structure that must be a crystal; its constraints are not kept, which is said."""
     one = read_structure(path, index)
     taken, crystals, problems = as_crystals([one])
     if not taken:
         raise click.ClickException(problems[0])
+    remark_on_constraints(one)
     return one, crystals[0]
+
+
+def remark_on_constraints(one: Input) -> None:
+    """Says on stderr that a crystal, which is atoms in a cell and no more, has lost the constraints of its file."""
+    if one.atoms.constraints:
+        click.echo(f"{one.name}: constraints of atoms are not kept here, all atoms may move", err=True)
 
 
 def as_crystals(inputs: Iterable[Input]) -> tuple[list[Input], list[Crystals], list[str]]:

@@ -125,7 +125,27 @@ def refuse_unwritable(path: Path | None, count: int = 1) -> None:
         writable = False
     if not writable:
         raise click.ClickException(f"{path}: ASE writes no {path.suffix} files; take .cif, .traj or .extxyz")
+    _refuse_incomplete(path)
     _refuse_closed(path.parent)
+
+
+def _refuse_incomplete(path: Path) -> None:
+    """An error for a format that ASE writes only with more than the atoms, as the input of pw.x; found out by one atom."""
+    import warnings
+    from contextlib import suppress
+    from tempfile import TemporaryDirectory
+
+    from ase import Atoms
+    from ase.io import write
+
+    try:  # a full disk, here that of temporary files, says nothing of the format
+        with warnings.catch_warnings(action="ignore"), suppress(OSError), TemporaryDirectory() as folder:
+            write(Path(folder) / path.name, Atoms("H", cell=[1, 1, 1], pbc=True))
+    except Exception as error:  # each of ASE's formats has errors of its own
+        raise click.ClickException(
+            f"{path}: ASE cannot write {path.suffix} files of atoms alone ({type(error).__name__}: {error}); "
+            "take .cif, .traj or .extxyz"
+        ) from error
 
 
 def _write(path: Path, structures: Sequence[Atoms]) -> Path:

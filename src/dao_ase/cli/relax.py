@@ -52,7 +52,7 @@ def relax(
     """
     from dao_ase import relax as relaxation
     from dao_ase.calculator import load_potential
-    from dao_ase.cli.inputs import as_crystals, read_structures
+    from dao_ase.cli.inputs import as_crystals, read_structures, remark_on_constraints
     from dao_ase.cli.outputs import refuse_unwritable
     from dao_ase.cli.stopping import INTERRUPTED, at_the_end, sigterm_as_ctrl_c
     from dao_ase.crystals import Crystals
@@ -66,8 +66,7 @@ def relax(
     for problem in problems:
         click.echo(problem, err=True)
     for one in inputs:
-        if one.atoms.constraints:
-            click.echo(f"{one.name}: constraints of atoms are not kept here, all atoms move", err=True)
+        remark_on_constraints(one)
     if not inputs:
         if as_json:
             click.echo("[]")

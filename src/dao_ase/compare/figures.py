@@ -89,14 +89,15 @@ def ratio(slow: float | None, fast: float | None) -> float | None:
 
 
 def orders(energies: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
-    """For each method its structures of one composition, lowest first, relative to its lowest (meV/atom), and the share of
-    pairs that it orders as pw.x does. ``energies`` are eV/atom by method and structure.
+    """For each method its structures of one composition, lowest first, relative to its lowest (meV/atom), and how many of
+    the pairs that pw.x tells apart it orders as pw.x does. ``energies`` are eV/atom by method and structure.
     """
     reference = energies.get("pw.x", {})
     rows = []
     for method, values in energies.items():
         lowest = min(values.values())
-        shared = [(a, b) for a, b in combinations(values, 2) if a in reference and b in reference]
+        known = [name for name in values if name in reference]
+        shared = [(a, b) for a, b in combinations(known, 2) if reference[a] != reference[b]]
         agreeing = [(values[a] - values[b]) * (reference[a] - reference[b]) > 0 for a, b in shared]
         rows.append({
             "method": method,

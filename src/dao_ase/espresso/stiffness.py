@@ -77,8 +77,7 @@ class StiffnessRules:
     ``max_pressure`` (GPa): too few plane waves show there first, and are a tenth of the differences at this pressure
     (NaF). With ``only_moved`` no strained cells are computed, as with a GTH pseudopotential: forces alone, of many crystals.
     What is an insulator, and needs few k-points, is seen by its elements (`is_insulator`); with ``insulators`` all are, also
-    oxides of empty d shells. With ``nonmagnetic`` elements that may carry moments are taken, too, as in VFeSb, where they have
-    none.
+    oxides of empty d shells. With ``nonmagnetic`` elements that may carry moments are taken, too: in VFeSb they have none.
     """
 
     max_atoms: int = 2

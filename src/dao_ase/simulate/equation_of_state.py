@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -159,9 +160,15 @@ def _fit(results: list[Relaxation], form: str, *, fixed: bool) -> EquationOfStat
         )
     curve = EquationOfState(volumes, energies, eos=form)
     try:
-        volume, energy, modulus = (float(value) for value in curve.fit())
+        with warnings.catch_warnings(action="ignore"):  # of what is refused below, and of volumes tried on the way
+            volume, energy, modulus = (float(value) for value in curve.fit())
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{form} could not be fitted to the energies: {error}") from error
+    if not volumes.min() < volume < volumes.max():
+        raise ValueError(
+            f"the minimum of the fitted {form}, at {volume:.4g} Å³, is not among the volumes from {volumes.min():.4g} to "
+            f"{volumes.max():.4g} Å³: the energies are no smooth curve; take a smaller fmax or a wider span"
+        )
     fit = EquationOfStateFit(
         volumes,
         energies,
