@@ -26,13 +26,13 @@ LAYERS = [
         "lattice",
         "niggli",
         "radii",
-        "symmetry",
+        "gates",
         "composition",
         "crystals",
     ],
     ["pair_geometry", "tape"],
     # atoms in and out, pairs, attention, noise
-    ["convert", "gates", "cells", "neighbors", "layers", "invariants", "page"],
+    ["convert", "symmetry", "cells", "neighbors", "layers", "invariants", "page"],
     ["neighbor_attention", "processes"],
     ["data"],
     # DAO-G and DAO-P

@@ -132,6 +132,11 @@ def test_settings_that_are_no_numbers_of_their_kind_are_named(options, reason):
         DAOGenerator(**options)
 
 
+def test_a_library_without_a_name_is_refused():
+    with pytest.raises(CheckpointError, match="no weight file ''"):
+        DAOGenerator(prototypes="").sampler.library  # noqa: B018
+
+
 def test_counts_that_are_no_numbers_are_named(generator):
     with pytest.raises(TypeError, match="count of Na is '1'"):
         generator.generate({"Na": "1"}, 1)
@@ -168,9 +173,20 @@ def test_symmetrized_structures_keep_the_order_of_their_elements():
     assert [site.specie.symbol for site in made] == elements
 
 
+def test_cells_that_are_not_primitive_are_symmetrized_too():
+    salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na+", "Cl-"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    double = salt.get_primitive_structure().make_supercell([1, 1, 2], in_place=False)
+    shaken = double.copy(properties={"energy_per_atom": -3.0, "name": "salt"}).perturb(0.02)
+    made = symmetrized(shaken)
+    assert made.get_space_group_info(symprec=1e-5)[0] == "Fm-3m"
+    assert made.species == double.species and made.properties == {"name": "salt"}
+
+
 def test_what_has_no_symmetry_stays_as_it_is():
     clash = Structure(Lattice.cubic(3.5), ["Na", "Na"], [[0, 0, 0], [0, 0, 0]])
     assert symmetrized(clash) == clash
+    lost = SALT.copy().replace(0, "Na", [np.nan, 0, 0])
+    assert symmetrized(lost) is lost
 
 
 def test_stream_gives_structures_one_by_one(generator):
@@ -248,6 +264,20 @@ def test_relaxing_keeps_what_the_sites_carry_and_drops_energies_of_before():
     assert relaxed.volume != salt.volume
     energy = relaxed.properties["energy_per_atom"]
     assert with_energies([relaxed], installed_potential())[0].properties["energy_per_atom"] == pytest.approx(energy)
+
+
+@pytest.mark.parametrize("rank", ["energy", False])
+def test_energies_of_a_geometry_before_do_not_rank(guided, rank):
+    salt, wide = SALT.copy(), SALT.copy()
+    salt.properties, wide.properties = {"energy_per_atom": -1.0}, {"energy_per_atom": -9.0, "e_above_hull": 0.0}
+    wide.apply_strain(0.2)
+    made = guided.finish([salt, wide], rank=rank)
+    assert [one.volume for one in made] == [salt.volume, wide.volume]
+    assert salt.properties == {"energy_per_atom": -1.0}  # what is given stays as it is
+    again = with_energies([salt, wide], installed_potential())
+    for one, right in zip(made, again, strict=True):
+        assert one.properties["energy_per_atom"] == pytest.approx(right.properties["energy_per_atom"], abs=1e-5)
+        assert "e_above_hull" not in one.properties
 
 
 def test_a_crystal_in_a_larger_cell_is_a_copy():

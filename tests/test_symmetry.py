@@ -1,9 +1,10 @@
 """The space group: found within the tolerance, and in silence."""
 
 import numpy as np
+import pytest
 from pymatgen.core import Lattice, Structure
 
-from dao_ase.symmetry import generated_space_group
+from dao_ase.symmetry import GENERATED, generated_space_group, idealized
 
 CSPBI3 = Structure(
     Lattice([[4.6157, -0.8171, -0.0348], [-0.8757, 8.6231, 0.011], [-0.0136, 0.0075, 12.3661]]),
@@ -36,3 +37,39 @@ def test_a_structure_without_symmetry_is_p1():
         "P1",
         1,
     )
+
+
+def test_what_is_not_finite_is_p1():
+    lost = Structure(Lattice.cubic(3.5), ["Na", "Cl"], [[np.nan, 0, 0], [0.5, 0.5, 0.5]])
+    assert generated_space_group(lost) == ("P1", 1)
+
+
+QUARTZ = Structure.from_spacegroup(
+    "P3_221", Lattice.hexagonal(4.91, 5.4), ["Si", "O"], [[0.47, 0, 2 / 3], [0.413, 0.266, 0.786]]
+)
+HALITE = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
+CELLS = [np.eye(3), np.diag([1, 1, 2]), np.diag([-1, 1, 1]), [[1, 1, 0], [-1, 1, 0], [0, 0, 1]]]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("crystal", [QUARTZ, HALITE, HALITE.get_primitive_structure()])
+def test_any_cell_gets_its_symmetry_exactly(crystal, cell):
+    shaken = crystal.make_supercell(cell, in_place=False).perturb(0.02)
+    numbers = np.array(shaken.atomic_numbers)
+    lattice, coords = idealized(shaken.lattice.matrix, shaken.frac_coords, numbers, GENERATED)
+    exact = Structure(lattice, numbers, coords)
+    assert exact.get_space_group_info(symprec=1e-5) == crystal.get_space_group_info()
+    assert exact.volume == pytest.approx(shaken.volume, rel=0.02)
+    # else quartz would become its mirror image
+    assert np.linalg.det(lattice) * np.linalg.det(shaken.lattice.matrix) > 0
+    np.testing.assert_allclose(exact.distance_matrix, shaken.distance_matrix, atol=0.15)
+
+
+def test_the_origin_becomes_the_standard_one():
+    # else the operations have translations that fit no grid of pw.x, which then leaves them out
+    shaken = HALITE.copy().translate_sites(range(8), [0.1, 0.2, 0.3]).perturb(0.02)
+    _, coords = idealized(shaken.lattice.matrix, shaken.frac_coords, np.array(shaken.atomic_numbers), GENERATED)
+    np.testing.assert_allclose(2 * coords, np.round(2 * coords), atol=1e-9)
+    assert coords.min() > -1e-5 and coords.max() < 1

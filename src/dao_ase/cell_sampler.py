@@ -113,7 +113,7 @@ class CellSampler:
     def library(self) -> PrototypeLibrary | None:
         """The structure types that are adapted; none where they are not wanted, or the process begins from noise alone."""
         wanted = self._prototypes
-        if not wanted or not self._network.adapts:
+        if wanted is False or not self._network.adapts:
             return None
         return PrototypeLibrary.load(default_weights("prototypes") if wanted is True else wanted)
 

@@ -188,8 +188,16 @@ class DAOGenerator(MSONable):
         return self._accepted(requests, sum(map(len, cells)), n, guidance, progress)
 
     def finish(self, structures: list[Structure], **how: Any) -> list[Structure]:
-        """Relaxes, symmetrizes, ranks and deduplicates structures of one composition, as `generate` does."""
-        return self.finish_groups([structures], **how)[0]
+        """Relaxes, symmetrizes, ranks and deduplicates structures of one composition, as `generate` does.
+
+        Their energies are computed anew: those in ``properties`` are of a geometry before where pymatgen's ``relax``, or
+        anything else, has moved the atoms since.
+        """
+        from dao_ase.rank import with_missing_energies, without_energies
+
+        with own_precision("cpu"):
+            renewed = with_missing_energies([without_energies(one) for one in structures])
+        return self.finish_groups([renewed], **how)[0]
 
     def finish_groups(self, groups: Sequence[list[Structure]], **how: Any) -> list[list[Structure]]:
         """As `finish`, for one list of structures for each composition; keywords as of `dao_ase.rank.finished`."""

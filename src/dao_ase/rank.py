@@ -15,10 +15,10 @@ from dao_ase.checkpoint import CheckpointError, default_weights
 from dao_ase.composition import reduced_key
 from dao_ase.convert import from_structures
 from dao_ase.derivatives import predict_crystals
-from dao_ase.gates import has_energy
+from dao_ase.gates import has_energy, is_finite
 from dao_ase.relax import Relaxation, relax
 from dao_ase.stability import energies_above_hull, load_stability
-from dao_ase.symmetry import GENERATED, generated_space_group, unheard
+from dao_ase.symmetry import GENERATED, generated_space_group, idealized
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -87,6 +87,13 @@ def with_energies(structures: list[Structure], potential: Potential) -> list[Str
             if np.isfinite(energy):
                 structure.properties["energy_per_atom"] = energy
     return structures
+
+
+def without_energies(structure: Structure) -> Structure:
+    """A copy without its `ENERGIES`, for what was or may have been those of another geometry."""
+    bare = structure.copy()
+    bare.properties = {name: value for name, value in structure.properties.items() if name not in ENERGIES}
+    return bare
 
 
 def with_missing_energies(structures: list[Structure]) -> list[Structure]:
@@ -231,26 +238,19 @@ def with_copies(structures: list[Structure]) -> list[tuple[Structure, int]]:
 
 
 def symmetrized(structure: Structure) -> Structure:
-    """The structure with its atoms and cell moved onto the symmetry found within `GENERATED`.
+    """The structure with its atoms and cell moved onto the symmetry found within `GENERATED`, of any multiple of a cell.
 
     It loses its energies, which were those of the geometry before.
     """
-    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
-
-    try:
-        with unheard():
-            analyzer = SpacegroupAnalyzer(structure, symprec=GENERATED)
-            refined = analyzer.get_primitive_standard_structure()
-            if len(refined) != len(structure):  # the cell was no primitive one: keep the content that was asked for
-                refined = analyzer.get_refined_structure()
-    except (TypeError, ValueError):  # spglib found nothing, for example because atoms coincide
+    if not is_finite(structure):
         return structure
-    if len(refined) != len(structure):
+    kinds = list(dict.fromkeys(structure.species))
+    numbers = np.array([kinds.index(specie) for specie in structure.species])
+    found = idealized(structure.lattice.matrix, structure.frac_coords, numbers, GENERATED)
+    if found is None:  # for example because atoms coincide
         return structure
-    order = list(dict.fromkeys(structure.species))  # spglib's standard cells come in another
-    refined.sort(key=lambda site: order.index(site.specie))
-    refined.properties = {name: value for name, value in structure.properties.items() if name not in ENERGIES}
-    return refined
+    lattice, frac_coords = found
+    return without_energies(_moved(structure, lattice, frac_coords @ lattice))
 
 
 def space_group(structure: Structure) -> str:

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dao_ase.gates import is_finite
+
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 GENERATED = 0.1
 """Å by which atoms of generated structures, which are not exact, may miss their ideal places."""
+ANGLE = 5.0
+"""Degrees by which the angles of their cells may miss the ideal ones, as pymatgen has it."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +126,38 @@ def space_group_number(lattice: NDArray, frac_coords: NDArray, atomic_numbers: N
 
 def generated_space_group(structure: Structure) -> tuple[str, int]:
     """Symbol and number of the space group found within `GENERATED`; those of P1 where spglib finds none."""
+    if not is_finite(structure):  # with which spglib would end the process
+        return "P1", 1
     try:
         return _quiet(structure.get_space_group_info, symprec=GENERATED) or ("P1", 1)
     except (TypeError, ValueError):  # for example because atoms coincide
         return "P1", 1
+
+
+def idealized(
+    lattice: NDArray, frac_coords: NDArray, atomic_numbers: NDArray, tolerance: float
+) -> tuple[NDArray, NDArray] | None:
+    """Lattice and coordinates of the same cell, primitive or not, with its symmetry made exact; None where none is found.
+
+    In spglib's standard cell, of rows S, the atoms stand at P x + p; there each goes to the nearest ideal place y of its
+    element. The rows of the lattice become Pᵀ S and the coordinates P⁻¹ y, so that axes and origin are the standard ones.
+    """
+    import spglib
+
+    found: Any = _quiet(
+        spglib.get_symmetry_dataset, (lattice, frac_coords, atomic_numbers), symprec=tolerance, angle_tolerance=ANGLE
+    )
+    if found is None:
+        return None
+    placed = frac_coords @ found.transformation_matrix.T + found.origin_shift
+    missed = placed[:, None] - found.std_positions[None]
+    missed -= np.round(missed)
+    distance = np.linalg.norm(missed @ found.std_lattice, axis=-1)
+    distance[atomic_numbers[:, None] != found.std_types[None]] = np.inf
+    ideal = placed - missed[np.arange(len(placed)), distance.argmin(1)]
+    coords = ideal @ np.linalg.inv(found.transformation_matrix).T
+    coords -= np.floor(coords.round(6))  # into the cell, but not from −0 to its far side
+    return found.transformation_matrix.T @ found.std_lattice, coords
 
 
 def standard_primitive(
