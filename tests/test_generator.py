@@ -280,6 +280,12 @@ def test_energies_of_a_geometry_before_do_not_rank(guided, rank):
         assert "e_above_hull" not in one.properties
 
 
+def test_partly_occupied_sites_are_not_finished(guided):
+    alloy = Structure(Lattice.cubic(4), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
+    with pytest.raises(ValueError, match=r"structure 1 .*partly occupied"):
+        guided.finish([SALT, alloy])
+
+
 def test_a_crystal_in_a_larger_cell_is_a_copy():
     single, double = SALT.copy(), SALT.make_supercell([1, 1, 2], in_place=False).perturb(0.02)
     other = Structure(SALT.lattice, ["Mg", "O"], SALT.frac_coords)

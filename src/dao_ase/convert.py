@@ -26,7 +26,7 @@ MIN_VOLUME = 1e-6
 def from_structures(structures: Sequence[Structure]) -> Crystals:
     """The batch of pymatgen Structures; each must be ordered, finite and have a volume."""
     for index, structure in enumerate(structures):
-        _require_elements(structure, f"structure {index}")
+        require_elements(structure, f"structure {index}")
         if not all(structure.pbc):
             raise ValueError(
                 f"structure {index} ({structure.composition.reduced_formula}) has pbc {list(structure.pbc)}; a crystal is "
@@ -114,7 +114,7 @@ def atoms_from_structure(structure: Structure) -> Atoms:
     from ase.calculators.calculator import all_properties
     from ase.calculators.singlepoint import SinglePointCalculator
 
-    _require_elements(structure, "the structure")
+    require_elements(structure, "the structure")
     info = {name: value for name, value in structure.properties.items() if name != "results"}
     atoms = Atoms(
         numbers=structure.atomic_numbers,
@@ -186,7 +186,8 @@ def _scaled_positions(atoms: Atoms) -> np.ndarray:
     return np.linalg.solve(cell.T, atoms.positions.T).T.reshape(-1, 3)
 
 
-def _require_elements(structure: Structure, name: str) -> None:
+def require_elements(structure: Structure, name: str) -> None:
+    """An error that calls a structure ``name`` unless each of its sites is one atom of an element."""
     if not structure.is_ordered:
         raise ValueError(
             f"{name} ({structure.composition.reduced_formula}) has partly occupied sites; "

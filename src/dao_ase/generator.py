@@ -17,6 +17,7 @@ from monty.json import MSONable
 from dao_ase.cell_sampler import CellSampler, prototype_ranks
 from dao_ase.cells import CellRules, seed_of, whole_number
 from dao_ase.composition import Composition
+from dao_ase.convert import require_elements
 from dao_ase.device import own_precision, usable_device
 from dao_ase.gates import refusal
 
@@ -195,6 +196,8 @@ class DAOGenerator(MSONable):
         """
         from dao_ase.rank import with_missing_energies, without_energies
 
+        for number, one in enumerate(structures):
+            require_elements(one, f"structure {number}")
         with own_precision("cpu"):
             renewed = with_missing_energies([without_energies(one) for one in structures])
         return self.finish_groups([renewed], **how)[0]
