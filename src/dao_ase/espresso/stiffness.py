@@ -221,8 +221,8 @@ def _label_crystal(
 ) -> list[LabelledFrame]:
     """The frames of a crystal that converged, stresses relative to the one at rest; none where that did not."""
     formula = atoms.get_chemical_formula()
-    unfit = NOBLE_GASES if rules.nonmagnetic else NOBLE_GASES | set(rules.preset.moments)
-    if unfit := unfit & set(atoms.get_chemical_symbols()):
+    excluded = NOBLE_GASES if rules.nonmagnetic else NOBLE_GASES | set(rules.preset.moments)
+    if unfit := excluded & set(atoms.get_chemical_symbols()):
         logger.info("%s is left out for %s: magnetic or noble", formula, ", ".join(sorted(unfit)))
         return []
     labelled: list[LabelledFrame] = []
