@@ -58,9 +58,9 @@ def write(files: list[str]) -> None:
         there = {image.info["solid"] for image in images}
         for parent in [one for one in dict.fromkeys(parents) if str(one) not in there]:
             places = np.flatnonzero(parents == parent)
-            if len(places) != len(STRAINS) or not is_held_out(frames.formulas()[places[0]]):
+            if len(places) < len(STRAINS) or not is_held_out(frames.formulas()[places[0]]):
                 continue
-            for place, strain in zip(places, STRAINS, strict=True):
+            for place, strain in zip(places, STRAINS, strict=False):  # further frames are of other atoms that are moved
                 atoms = slice(frames.starts[place], frames.starts[place + 1])
                 image = Atoms(
                     frames.atomic_numbers[atoms], scaled_positions=frames.frac_coords[atoms],

@@ -61,7 +61,7 @@ def group(atoms):
 def test_frames_keep_symmetry_and_say_each_elastic_constant():
     turned = bulk("Si", a=5.43)
     turned.rotate(40, (1, 2, 3), rotate_cell=True)
-    rest, smaller, larger, stretched, sheared, moved = strained_frames(turned)
+    rest, smaller, larger, stretched, sheared, moved = (frame for _, frame in strained_frames(turned))
     assert [group(one) for one in (rest, smaller, larger)] == [227] * 3
     assert group(stretched) == 141 and group(sheared) == 74, "tetragonal, orthorhombic: the axes are those of the cube"
     assert smaller.cell.volume < rest.cell.volume < larger.cell.volume
@@ -70,8 +70,31 @@ def test_frames_keep_symmetry_and_say_each_elastic_constant():
 
 
 def test_an_element_with_one_atom_is_doubled_to_move_one():
-    *_, moved = strained_frames(bulk("Ca", "fcc", a=5.5))
+    *_, (strain, moved) = strained_frames(bulk("Ca", "fcc", a=5.5))
+    assert strain == "moved"
     assert len(moved) == 2 and group(moved) not in (225, 1)
+
+
+def moves(crystal):
+    """Elements that are moved, each with its axis."""
+    (_, rest), *frames = strained_frames(crystal.to_ase_atoms())
+    steps = [frame.positions - rest.positions for strain, frame in frames if strain == "moved"]
+    places = [np.argwhere(abs(step) > 1e-6) for step in steps]
+    assert all(len(one) == 1 for one in places)
+    return [f"{rest.symbols[place]} {'xyz'[axis]}" for ((place, axis),) in places]
+
+
+def test_an_atom_of_each_kind_is_moved_but_for_one_that_is_alone():
+    thirds = [[0, 0, 0], [0.25, 0.25, 0.25], [0.5, 0.5, 0.5]]
+    assert moves(Structure.from_spacegroup("F-43m", Lattice.cubic(5.9), ["Ti", "Ni", "Sn"], thirds)) == ["Sn z", "Ni z"]
+    layers = Structure.from_spacegroup(
+        "P-3m1", Lattice.hexagonal(3.4, 5.7), ["Ti", "S"], [[0, 0, 0], [1 / 3, 2 / 3, 0.25]]
+    )
+    assert moves(layers) == ["S z", "S x"], "titanium, alone, answers as both of them do"
+    perovskite = Structure.from_spacegroup(
+        "Pm-3m", Lattice.cubic(4.0), ["K", "Mg", "F"], [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]]
+    )
+    assert moves(perovskite) == ["F z", "Mg z"]
 
 
 def test_cells_are_reduced_and_taken_in_the_order_that_is_asked_for(tmp_path):

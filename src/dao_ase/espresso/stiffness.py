@@ -1,11 +1,11 @@
 """Labels by pw.x that say how stiff simple crystals are: small strains and displacements that keep most of the symmetry.
 
 What a potential learns from another one is as soft as its teacher. Crystals of one or two atoms are cheap enough for DFT
-itself: each is compressed and stretched, strained along the axes of its conventional cell, and one atom is moved out of
-its place, in an element from cell to cell. Phonons and elastic constants ask for still smaller steps, where the answer is
-linear: frames between rest and each of the last three have a part of its forces and stress. Only forces and stresses are
-kept, the latter relative to that of the cell at rest, so that neither the volume nor the energy of another functional or
-pseudopotential enters.
+itself: each is compressed and stretched, strained along the axes of its conventional cell, and one atom after the other is
+moved out of its place, in an element from cell to cell. Phonons and elastic constants ask for still smaller steps, where
+the answer is linear: frames between rest and all but the first two have a part of its forces and stress. Only forces and
+stresses are kept, the latter relative to that of the cell at rest, so that neither the volume nor the energy of another
+functional or pseudopotential enters.
 
 With GTH pseudopotentials pw.x 6.7 has stresses of strained cells that are not the derivative of its energy (GaAs sheared:
 47 GPa, 59 by differences of the energy; magnesium oxide stretched: 81 and 155); with ONCV ones they agree. Forces agree with
@@ -35,7 +35,7 @@ from dao_ase.espresso.labels import LabelledFrame, require_npz, write_frames
 from dao_ase.espresso.presets import Preset, load_preset
 from dao_ase.espresso.pseudopotentials import directories, find
 from dao_ase.espresso.running import Machine, run
-from dao_ase.symmetry import space_group_number, standard_primitive
+from dao_ase.symmetry import SymmetryOperations, space_group_number, standard_primitive
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +44,7 @@ VOLUMES = (-0.015, 0.015)
 STRETCH, SHEAR = 0.015, 0.02
 """Strain along z; engineering strain of y against z."""
 STEP = 0.08
-"""Å by which an atom is moved along z."""
-STRAINS = ("rest", *len(VOLUMES) * ["volume"], "shape", "shape", "moved")
-"""What was done to each frame of `strained_frames`; training takes each kind as often as it is told."""
+"""Å by which an atom is moved."""
 BETWEEN = (1 / 3, 1 / 10)
 """At these parts of a stretch, a shear and a displacement the answer is taken to be this part of the whole one."""
 SUPERCELL = 8
@@ -124,19 +122,39 @@ def is_insulator(atoms: Atoms) -> bool:
     return len(atoms) > 1 and bool(elements & NON_METALS) and elements <= NON_METALS | SIMPLE_METALS
 
 
-def strained_frames(atoms: Atoms) -> list[Atoms]:
-    """The primitive cell in the axes of its conventional one, at rest first, then strained, then with an atom moved."""
+def strained_frames(atoms: Atoms) -> list[tuple[str, Atoms]]:
+    """The primitive cell in the axes of its conventional one, at rest first, then strained, then with an atom moved.
+
+    With each frame comes what was done to it: rest, volume, shape or moved. Training takes each kind as often as it is told.
+    """
     rest = _primitive(atoms)
     stretched, sheared = np.eye(3), np.eye(3)
     stretched[2, 2] += STRETCH
     sheared[1, 2] = sheared[2, 1] = SHEAR / 2
-    frames = [rest]
-    for strain in (*(np.eye(3) * (1 + volume) for volume in VOLUMES), stretched, sheared):
-        frames.append(rest.copy())
-        frames[-1].set_cell(rest.cell.array @ strain, scale_atoms=True)
-    moved = rest.repeat((1, 1, 2)) if len(rest) == 1 else rest.copy()
-    moved.positions[-1, 2] += STEP
-    return [*frames, moved]
+    strains = [("volume", np.eye(3) * (1 + volume)) for volume in VOLUMES]
+    frames = [("rest", rest)]
+    for kind, strain in (*strains, ("shape", stretched), ("shape", sheared)):
+        frames.append((kind, rest.copy()))
+        frames[-1][1].set_cell(rest.cell.array @ strain, scale_atoms=True)
+    start = rest.repeat((1, 1, 2)) if len(rest) == 1 else rest
+    for place, axis in _displacements(start):
+        frames.append(("moved", start.copy()))
+        frames[-1][1].positions[place, axis] += STEP
+    return frames
+
+
+def _displacements(atoms: Atoms) -> list[tuple[int, int]]:
+    """Atoms, and axes along which they are moved: one of each kind, along z and, where the crystal is not cubic, along x.
+
+    The last atom comes first. One that is alone of its kind may stay: forces on it are those on all others, reversed.
+    """
+    crystal = atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers
+    kinds = SymmetryOperations.find(*crystal).image.min(0)
+    last = {int(kind): place for place, kind in enumerate(kinds)}
+    places = sorted(last.values(), reverse=True)
+    alone = [place for place in places[1:] if (kinds == kinds[place]).sum() == 1]
+    axes = (2,) if space_group_number(*crystal) >= CUBIC else (2, 0)
+    return [(place, axis) for place in places if place not in alone[-1:] for axis in axes]
 
 
 def label_stiffness(
@@ -228,15 +246,16 @@ def _label_crystal(
     labelled: list[LabelledFrame] = []
     at_rest: NDArray[np.float64] | float = 0.0  # eV/Å³
     frames = strained_frames(atoms)
+    rest = frames[0][1]
     try:
-        calculations = [rules.calculation(frame, frames[0], pseudo_dirs) for frame in frames]
+        calculations = [rules.calculation(frame, rest, pseudo_dirs) for _, frame in frames]
     except EspressoError as error:
         logger.info("%s is left out: %s", formula, error)
         return []
     only_forces = rules.only_moved or any(one.is_gth for one in calculations[0].pseudopotentials.values())
-    for number, calculation in enumerate(calculations):
-        if only_forces and 0 < number < len(calculations) - 1:
-            continue  # strained cells
+    for (strain, _), calculation in zip(frames, calculations, strict=True):
+        if only_forces and strain in ("volume", "shape"):
+            continue
         result = run(calculation, folder, rules.machine)
         end = result.output.final if result.complete else None
         if end is None or end.forces is None or end.stress is None:
@@ -245,10 +264,10 @@ def _label_crystal(
             logger.info("%s is left out: %.1f GPa at rest, so too few plane waves", formula, pressure)
         else:
             at_rest = at_rest if labelled else end.stress * (np.nan if only_forces else 1.0)
-            whole = LabelledFrame(calculation.atoms, end.forces, end.stress - at_rest, parent, STRAINS[number])
+            whole = LabelledFrame(calculation.atoms, end.forces, end.stress - at_rest, parent, strain)
             labelled.append(whole)
-            if number > len(VOLUMES):
-                labelled += [_between(frames[0], whole, part) for part in BETWEEN]
+            if strain in ("shape", "moved"):
+                labelled += [_between(rest, whole, part) for part in BETWEEN]
         if not labelled:
             return []
     return labelled
