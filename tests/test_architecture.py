@@ -32,7 +32,7 @@ LAYERS = [
     ],
     ["pair_geometry", "tape"],
     # atoms in and out, pairs, attention, noise
-    ["convert", "symmetry", "cells", "neighbors", "layers", "invariants", "page"],
+    ["convert", "symmetry", "cells", "neighbors", "layers", "invariants", "page", "runs"],
     ["neighbor_attention", "processes"],
     ["data"],
     # DAO-G and DAO-P
@@ -45,7 +45,7 @@ LAYERS = [
     # what acts on them
     ["quasi_newton", "verlet", "train", "espresso"],
     ["rows", "prototypes"],
-    ["calculator", "relax", "evaluate", "runs", "database"],
+    ["calculator", "relax", "evaluate", "database"],
     ["rank", "mend", "ase_plugin", "simulate", "trained_network"],
     ["cell_sampler"],
     ["generator", "properties", "phase_diagram"],

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from pymatgen.core import Lattice, Structure
 
 from dao_ase.cli import main
+from dao_ase.data.sources import open_source
 from dao_ase.gallery import read_run
 from dao_ase.relax import Frame, Relaxation
 from dao_ase.runs import RunWriter
@@ -201,11 +202,28 @@ def test_the_folder_of_a_screening_is_refused(tmp_path, weights):
     assert [file.name for file in tmp_path.iterdir()] == ["screen.json"]
 
 
-def test_structures_of_another_program_are_not_overwritten(tmp_path, weights):
-    (tmp_path / "structures.extxyz").write_text("mine")
+@pytest.mark.parametrize("name", ["structures.extxyz", "001_NaCl.cif"])
+def test_files_of_another_program_are_not_overwritten(tmp_path, weights, name):
+    (tmp_path / name).write_text("mine")
+    (tmp_path / "paper.cif").write_text("mine, under a name that no run gives")
     result = run("generate", "NaCl", "-n", "1", "-o", str(tmp_path), "--weights", weights)
-    assert result.exit_code == 1 and "give another folder" in result.output
-    assert (tmp_path / "structures.extxyz").read_text() == "mine"
+    assert result.exit_code == 1 and "give another folder" in result.output and name in result.output
+    assert (tmp_path / name).read_text() == "mine" and not (tmp_path / "summary.json").exists()
+
+
+def test_a_copy_beside_an_earlier_run_is_not_overwritten(tmp_path, weights):
+    arguments = ["generate", "NaCl", "-n", "1", "-o", str(tmp_path), "--weights", weights]
+    assert run(*arguments).exit_code == 0
+    (tmp_path / "002_NaCl.cif").write_text("mine")
+    assert run(*arguments).exit_code == 1 and (tmp_path / "001_NaCl.cif").exists()
+
+
+def test_a_run_is_read_once_though_it_has_its_structures_twice(tmp_path, weights):
+    assert run("generate", "NaCl", "-n", "2", "-o", str(tmp_path / "run"), "--weights", weights).exit_code == 0
+    there = [file.name for file in open_source(tmp_path).files()]
+    assert there == ["001_NaCl.cif", "002_NaCl.cif"]
+    (tmp_path / "run" / "001_NaCl.cif").unlink()
+    assert len(open_source(tmp_path).files()) == 2, "the extxyz has what the other no longer has"
 
 
 def test_a_killed_run_leaves_a_folder_that_says_what_is_in_it(tmp_path):

@@ -137,7 +137,15 @@ def test_a_damaged_structure_is_named(tmp_path):
     assert done.exit_code == 1 and f"'{file}' is damaged" in done.output
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", '{"structures": [{"file": "../elsewhere.cif"}]}', "{"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{}", "[]", "{", '{"structures": 3}', '{"structures": [3]}', '{"structures": [{"file": 3}]}'),
+        '{"structures": [{"file": "../elsewhere.cif"}]}',
+        '{"structures": [{"file": "001_Si2.cif", "energy_per_atom": "low"}]}',
+        '{"structures": [{"file": "001_Si2.cif", "space_group": 227}]}',
+    ],
+)
 def test_a_summary_of_another_thing_is_refused(tmp_path, text):
     (tmp_path / "summary.json").write_text(text)
     done = CliRunner().invoke(main, ["gallery", str(tmp_path)])

@@ -154,7 +154,7 @@ def phases_of_run(folder: Path, candidate: bool = False) -> tuple[list[Phase], i
     elif (folder / SUMMARY).is_file():
         records = records_of(folder / SUMMARY)
         found = [
-            (one["formula"], one.get("energy_per_atom"), f"{folder.name}/{one['file']}", one.get("converged"))
+            (one.get("formula", ""), one.get("energy_per_atom"), f"{folder.name}/{one['file']}", one.get("converged"))
             for one in records
         ]
     else:

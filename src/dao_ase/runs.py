@@ -22,11 +22,21 @@ SUMMARY = "summary.json"
 TRAJECTORY = "structures.extxyz"
 GALLERY = "gallery.html"
 """The page of a run's structures, which is made from its other files."""
+NUMBERED = "[0-9][0-9][0-9]*_*.cif"
+"""The names of a run's structures are like this."""
 KEPT = (
     *("energy_per_atom", "e_above_hull", "space_group", "prototype", "handicap", "formula_units", "seed", "model"),
     *("converged", "relax_steps"),
 )
 """Properties of a structure that go into its record."""
+READ = {
+    "formula": str,
+    "space_group": str,
+    "energy_per_atom": int | float,
+    "e_above_hull": int | float,
+    "converged": bool,
+}
+"""Of these a record may have none, but not of another kind."""
 BEGUN = "being written"
 """In a summary, beside the structures: files that come next or go first, of which some may be there after a kill."""
 
@@ -114,12 +124,16 @@ class RunWriter:
 
 def _files_of(folder: Path) -> list[str]:
     """The structure files that an earlier run wrote, which a new one replaces; files of another origin are refused."""
+    known, ours = [], set()
     if (folder / SUMMARY).exists():
-        return [record["file"] for record in records_of(folder / SUMMARY, begun=True)]
-    # without a byte it is what a run left that could not write its summary
-    if (folder / TRAJECTORY).exists() and (folder / TRAJECTORY).stat().st_size:
-        raise ValueError(f"'{folder / TRAJECTORY}' is of no run of dao-ase generate; give another folder")
-    return []
+        known = [record["file"] for record in records_of(folder / SUMMARY, begun=True)]
+        ours = {TRAJECTORY, *known}
+    elif (folder / TRAJECTORY).exists() and not (folder / TRAJECTORY).stat().st_size:
+        ours = {TRAJECTORY}  # what a run left that could not write its summary
+    for file in (*sorted(folder.glob(NUMBERED)), folder / TRAJECTORY):
+        if file.exists() and file.name not in ours:
+            raise ValueError(f"'{file}' is of no run of dao-ase generate, which would replace it; give another folder")
+    return known
 
 
 def records_of(summary: Path, *, begun: bool = False) -> list[dict[str, Any]]:
@@ -127,9 +141,36 @@ def records_of(summary: Path, *, begun: bool = False) -> list[dict[str, Any]]:
     try:
         said = json.loads(summary.read_text(encoding="utf-8"))
         records = said["structures"] + (said.get(BEGUN, []) if begun else [])
-        if all(Path(record["file"]).name == record["file"] for record in records):
-            return records
-        reason = "it names files elsewhere"
-    except (ValueError, KeyError, TypeError) as error:
+        for record in records:
+            _check(record)
+        return records
+    except KeyError as error:
+        reason = f"it lacks {error}"
+    except (ValueError, TypeError, AttributeError) as error:
         reason = str(error)
     raise ValueError(f"{str(summary)!r} is of no run of dao-ase generate ({reason}); give another folder")
+
+
+def _check(record: dict[str, Any]) -> None:
+    """A summary may have been edited by hand; what its readers build upon is looked at here."""
+    if Path(record["file"]).name != record["file"]:
+        raise ValueError("it names files elsewhere")
+    for name, kinds in READ.items():
+        if not isinstance(value := record.get(name), kinds | None):
+            raise ValueError(f"{name} of {record['file']} is {value!r}")
+
+
+def written_twice(folder: Path) -> set[Path]:
+    """The extxyz files below a folder whose structures all lie beside them as CIF files of the same run."""
+    return {
+        summary.with_name(TRAJECTORY)
+        for summary in folder.rglob(SUMMARY)
+        if summary.with_name(TRAJECTORY).is_file() and _all_there(summary)
+    }
+
+
+def _all_there(summary: Path) -> bool:
+    try:
+        return all(summary.with_name(record["file"]).is_file() for record in records_of(summary))
+    except (OSError, ValueError):
+        return False

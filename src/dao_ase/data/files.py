@@ -17,6 +17,7 @@ from dao_ase.data.cif import blocks_of, read_cif
 from dao_ase.data.isotopes import atoms_of_poscar, atoms_of_xyz, is_poscar, names_isotopes
 from dao_ase.data.reading import FileSource, Source, bare_name, ending, opened_text, text_of
 from dao_ase.data.records import Record, RejectedRecord
+from dao_ase.runs import written_twice
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -99,8 +100,13 @@ class FolderSource:
         return self.path.name
 
     def files(self) -> list[Path]:
-        """The files that hold structures."""
-        found = [file for file in sorted(self.path.rglob("*")) if file.is_file() and _is_structure(file)]
+        """The files that hold structures; of a run of ``dao-ase generate`` the CIF files alone."""
+        twice = written_twice(self.path)
+        found = [
+            file
+            for file in sorted(self.path.rglob("*"))
+            if file.is_file() and _is_structure(file) and file not in twice
+        ]
         if not found:
             raise ValueError(f"{str(self.path)!r} holds no .cif, .vasp, POSCAR, CONTCAR, .xyz or .extxyz file")
         return found
