@@ -90,6 +90,46 @@ def test_a_space_group_that_is_not_known_is_not_taken_for_p1(tag):
         read_any_cif(bare.replace("_cell_length_a", f"{tag}\n_cell_length_a"))
 
 
+BADDELEYITE = """data_ZrO2
+_cell_length_a 5.15(1)
+_cell_length_b 5.21
+_cell_length_c 5.32
+_cell_angle_alpha {alpha}
+_cell_angle_beta {beta}
+_cell_angle_gamma 90
+{group}
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+Zr1 Zr 0.275 0.040 0.208
+"""
+
+
+@pytest.mark.parametrize(
+    ("short", "full", "angles"),
+    [
+        ("P 21/c", "P 1 21/c 1", ("90", "99.2(1)")),
+        ("P2_1/n", "P 1 21/n 1", ("90", "99.2")),
+        ("C 2/m", "C 1 2/m 1", ("90", "99.2")),
+        ("Pc", "P 1 c 1", ("90", "90")),
+        ("P 21/b", "P 21/b 1 1", ("99.2", "90")),
+    ],
+)
+def test_short_names_of_monoclinic_groups_are_those_of_the_unique_axis(short, full, angles):
+    def positions(name, number=14):
+        group = f"_symmetry_space_group_name_H-M '{name}'\n_symmetry_Int_Tables_number {number}"
+        cell = read_cif(BADDELEYITE.format(alpha=angles[0], beta=angles[1], group=group))
+        return cell[1][np.lexsort((cell[1] % 1).round(4).T)]
+
+    assert len(positions(full)) in (2, 4, 8)
+    np.testing.assert_allclose(positions(short), positions(full), atol=1e-9)
+    if short == "P2_1/n":
+        assert abs(positions(short) - positions("P 21/c")).max() > 0.1, "the number is that of the standard setting"
+
+
 @pytest.mark.parametrize("unknown", [".", "?"])
 def test_an_atom_whose_occupancy_is_not_given_is_there(unknown):
     cif = str(CifWriter(CRYSTALS["salt"]))

@@ -35,6 +35,11 @@ _SPACE_GROUP = re.compile(
     r"^_(?:symmetry_|space_group_)(?:space_group_)?(?:name_H\S*|name_Hall|Int_Tables_number|IT_number)[ \t]+(.+)$",
     re.MULTILINE,
 )
+_SHORT_MONOCLINIC = re.compile(
+    r"""^(?P<tag>_(?:symmetry_|space_group_)(?:space_group_)?name_H\S*[ \t]+)(?P<quote>['"]?)(?P<centring>[PABCI])"""
+    r"""[ \t]*(?P<symbol>2(?:_?1)?(?:/[mabcn])?|[mabcn])(?P=quote)[ \t]*$""",
+    re.MULTILINE,
+)
 _MAGNETIC_GROUP = re.compile(r"^_space_group_magn[._](?:ssg_)?(?:name|number)_?\S*[ \t]+(.+)$", re.MULTILINE)
 _OPERATION = re.compile(r"'([^']*)'")
 _TERM = re.compile(r"([+-]?)(?:([xyz])|(\d+)/(\d+)|(\d+\.\d*|\.\d+|\d+))")
@@ -131,7 +136,7 @@ def read_any_cif(text: str) -> Cell:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what matters is raised below
         try:
-            parser = CifParser.from_str(_with_occupancies(text))
+            parser = CifParser.from_str(_with_full_names(_with_occupancies(text)))
         except ZeroDivisionError as error:
             raise ValueError("it has a loop_ without columns or values; is the file complete?") from error
         said: list[str] = parser.warnings  # type: ignore[attr-defined]  # which grows while it reads
@@ -172,6 +177,24 @@ def _with_occupancies(text: str) -> str:
             block.data["_atom_site_occupancy"] = ["1" if one in (".", "?") else one for one in given]
             changed = True
     return str(file) if changed else text
+
+
+def _with_full_names(text: str) -> str:
+    """The CIF with P 1 21/n 1 for P 21/n: of monoclinic groups pymatgen knows only the full names, which say the unique axis.
+
+    It is the axis whose angle is not right, b where all are. A number beside the name is that of the standard setting.
+    """
+
+    from pymatgen.io.cif import str2float
+
+    def full(found: re.Match) -> str:
+        angles = [str2float(pattern.findall(text)[0]) for pattern in _ANGLES]
+        axis = next((place for place, angle in enumerate(angles) if abs(angle - 90) > 1e-3), 1)
+        parts = ["1", "1", "1"]
+        parts[axis] = found["symbol"]
+        return f"{found['tag']}'{found['centring']} {' '.join(parts)}'"
+
+    return _SHORT_MONOCLINIC.sub(full, text) if all(pattern.search(text) for pattern in _ANGLES) else text
 
 
 def _refuse_unknown_symmetry(text: str, warned: Sequence[str]) -> None:
