@@ -116,6 +116,7 @@ Zr1 Zr 0.275 0.040 0.208
         ("C 2/m", "C 1 2/m 1", ("90", "99.2")),
         ("Pc", "P 1 c 1", ("90", "90")),
         ("P 21/b", "P 21/b 1 1", ("99.2", "90")),
+        ("I 2/a", "I 1 2/a 1", ("90", "99.2")),
     ],
 )
 def test_short_names_of_monoclinic_groups_are_those_of_the_unique_axis(short, full, angles):
@@ -128,6 +129,29 @@ def test_short_names_of_monoclinic_groups_are_those_of_the_unique_axis(short, fu
     np.testing.assert_allclose(positions(short), positions(full), atol=1e-9)
     if short == "P2_1/n":
         assert abs(positions(short) - positions("P 21/c")).max() > 0.1, "the number is that of the standard setting"
+
+
+ONE_SITE = re.sub(r"_length_([abc]) .*", r"_length_\1 {\1}", BADDELEYITE).replace("gamma 90", "gamma {gamma}")
+
+
+@pytest.mark.parametrize("number", ["", "_symmetry_Int_Tables_number "])
+@pytest.mark.parametrize(
+    ("name", "of", "cell", "position", "atoms"),
+    [
+        ("F d -3 m:2", 227, (5.4, 5.4, 90, 90), "0.125 0.125 0.125", 8),
+        ("F d -3 m Z", 227, (5.4, 5.4, 90, 90), "0.125 0.125 0.125", 8),
+        ("Fd-3mS", 227, (5.4, 5.4, 90, 90), "0 0 0", 8),
+        ("F d -3 m", 227, (5.4, 5.4, 90, 90), "0 0 0", 8),
+        ("R -3 m", 166, (4.3, 11.9, 90, 120), "0 0 0.23", 6),
+        ("R -3 m", 166, (4.5, 4.5, 57, 57), "0.23 0.23 0.23", 2),
+        ("R -3 m :R", 166, (4.5, 4.5, 57, 57), "0.23 0.23 0.23", 2),
+    ],
+)
+def test_origins_and_axes_of_space_groups_without_operations(name, of, cell, position, atoms, number):
+    a, c, alpha, gamma = cell
+    group = f"_symmetry_space_group_name_H-M '{name}'" + (f"\n{number}{of}" if number else "")
+    text = ONE_SITE.format(a=a, b=a, c=c, alpha=alpha, beta=alpha, gamma=gamma, group=group)
+    assert len(read_cif(text.replace("0.275 0.040 0.208", position))[2]) == atoms
 
 
 @pytest.mark.parametrize("unknown", [".", "?"])

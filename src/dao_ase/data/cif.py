@@ -18,6 +18,7 @@ import numpy as np
 
 from dao_ase.composition import ATOMIC_NUMBERS, SYMBOLS
 from dao_ase.data.records import RejectedRecord
+from dao_ase.data.settings import operations_of_name
 
 Cell = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Lattice (Å, rows are lattice vectors), fractional coordinates, atomic numbers."""
@@ -35,11 +36,8 @@ _SPACE_GROUP = re.compile(
     r"^_(?:symmetry_|space_group_)(?:space_group_)?(?:name_H\S*|name_Hall|Int_Tables_number|IT_number)[ \t]+(.+)$",
     re.MULTILINE,
 )
-_SHORT_MONOCLINIC = re.compile(
-    r"""^(?P<tag>_(?:symmetry_|space_group_)(?:space_group_)?name_H\S*[ \t]+)(?P<quote>['"]?)(?P<centring>[PABCI])"""
-    r"""[ \t]*(?P<symbol>2(?:_?1)?(?:/[mabcn])?|[mabcn])(?P=quote)[ \t]*$""",
-    re.MULTILINE,
-)
+_NAME = re.compile(r"^_(?:symmetry_|space_group_)(?:space_group_)?name_H-\S*[ \t]+(.+)$", re.MULTILINE)
+_GROUP_NUMBER = re.compile(r"^_(?:symmetry_|space_group_)(?:Int_Tables|IT)_number[ \t]+(.+)$", re.MULTILINE)
 _MAGNETIC_GROUP = re.compile(r"^_space_group_magn[._](?:ssg_)?(?:name|number)_?\S*[ \t]+(.+)$", re.MULTILINE)
 _OPERATION = re.compile(r"'([^']*)'")
 _TERM = re.compile(r"([+-]?)(?:([xyz])|(\d+)/(\d+)|(\d+\.\d*|\.\d+|\d+))")
@@ -136,7 +134,7 @@ def read_any_cif(text: str) -> Cell:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what matters is raised below
         try:
-            parser = CifParser.from_str(_with_full_names(_with_occupancies(text)))
+            parser = CifParser.from_str(_with_operations(_with_occupancies(text)))
         except ZeroDivisionError as error:
             raise ValueError("it has a loop_ without columns or values; is the file complete?") from error
         said: list[str] = parser.warnings  # type: ignore[attr-defined]  # which grows while it reads
@@ -179,22 +177,22 @@ def _with_occupancies(text: str) -> str:
     return str(file) if changed else text
 
 
-def _with_full_names(text: str) -> str:
-    """The CIF with P 1 21/n 1 for P 21/n: of monoclinic groups pymatgen knows only the full names, which say the unique axis.
+def _with_operations(text: str) -> str:
+    """The CIF with the operations of the space group that it names in a certain setting, where it lists none itself.
 
-    It is the axis whose angle is not right, b where all are. A number beside the name is that of the standard setting.
+    pymatgen knows few settings by their names, and takes the standard one where the number of the group is beside a name.
     """
-
     from pymatgen.io.cif import str2float
 
-    def full(found: re.Match) -> str:
-        angles = [str2float(pattern.findall(text)[0]) for pattern in _ANGLES]
-        axis = next((place for place, angle in enumerate(angles) if abs(angle - 90) > 1e-3), 1)
-        parts = ["1", "1", "1"]
-        parts[axis] = found["symbol"]
-        return f"{found['tag']}'{found['centring']} {' '.join(parts)}'"
-
-    return _SHORT_MONOCLINIC.sub(full, text) if all(pattern.search(text) for pattern in _ANGLES) else text
+    named = [name.strip(" \t'\"") for name in [*_NAME.findall(text), *_GROUP_NUMBER.findall(text)]]
+    angles = [str2float(found[1]) for pattern in _ANGLES if (found := pattern.search(text))]
+    if any(tag in text for tag in _OPERATIONS_TAGS) or is_magnetic(text) or len(angles) != 3:
+        return text
+    operations = next((one for name in named if (one := operations_of_name(name, angles))), None)
+    if operations is None:
+        return text
+    listed = "\n".join(f" '{operation}'" for operation in operations)
+    return f"{text.rstrip()}\nloop_\n {_OPERATIONS_TAGS[0]}\n{listed}\n"
 
 
 def _refuse_unknown_symmetry(text: str, warned: Sequence[str]) -> None:
