@@ -248,6 +248,26 @@ def test_command_line(store, tmp_path):
     assert result.exit_code == 1 and "no name of an .npz file" in result.output
 
 
+def test_crystals_may_be_asked_for_by_their_elements(tmp_path):
+    alloy = Structure(Lattice.cubic(3.2), ["Cu", "Au"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    file = write_npz(tmp_path / "metals.npz", {**METALS, "CuAu": alloy})
+    rules = BuildRules(min_atoms=1, max_atoms=8, max_e_hull=None, deduplicate=False)
+    store = build([open_source(file)], tmp_path / "store", rules)
+
+    def parents(*elements):
+        rules = LabelRules(distortion=Distortion(mild=1.0), elements=elements)
+        label_store(store, "emt", tmp_path / f"{elements}.npz", rules, progress=False)
+        return set(arrays(tmp_path / f"{elements}.npz")["parent_id"].tolist())
+
+    assert parents() == {*METALS, "CuAu"}
+    assert parents("Cu") == {"Cu", "CuAu"}
+    assert parents("Cu", "Au") == {"CuAu"}
+    with pytest.raises(ValueError, match="no crystal of at most 32 atoms with Ag, Au"):
+        parents("Ag", "Au")
+    with pytest.raises(ValueError, match="Q: not the symbol of an element"):
+        parents("Q")
+
+
 def test_nothing_to_label_is_said(store, tmp_path):
     with pytest.raises(ValueError, match="no crystal of at most 0 atoms"):
         label_store(store, "emt", tmp_path / "labels.npz", LabelRules(max_atoms=0), progress=False)

@@ -131,6 +131,7 @@ def stats(store: Path, plot: Path | None, as_json: bool) -> None:
 @click.option("--workers", default=1, show_default=True, help="Processes, each with its own teacher.")
 @click.option("--max-crystals", type=click.IntRange(1), help="Take only so many, drawn at random.")
 @click.option("--max-atoms", default=32, show_default=True, help="Leave out larger cells.")
+@click.option("--element", multiple=True, help="Take only crystals that hold it; of several, all of them.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def label(
@@ -144,6 +145,7 @@ def label(
     workers: int,
     max_crystals: int | None,
     max_atoms: int,
+    element: tuple[str, ...],
     seed: int,
     as_json: bool,
 ) -> None:
@@ -155,7 +157,7 @@ def label(
         raise click.UsageError("--mild and --squeeze are two kinds of frames; give one of them")
     try:
         distortion = Squeeze() if squeeze else Distortion(mild=1.0) if mild else Distortion()
-        rules = LabelRules(frames, max_atoms, max_crystals, max_force, seed, distortion)
+        rules = LabelRules(frames, max_atoms, max_crystals, max_force, seed, distortion, element)
         with continued_by_the_same_command():
             counts = label_store(CrystalStore.open(store), teacher, output, rules, workers=workers)
     except (ImportError, OSError, ValueError) as error:

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
+from dao_ase.composition import ATOMIC_NUMBERS
 from dao_ase.crystals import parts_within
 from dao_ase.data.parallel import parallel_map
 from dao_ase.data.store import CrystalStore
@@ -121,6 +122,7 @@ class LabelRules:
     max_force: float = 40.0  # eV/Å; beyond it the teacher is guessing
     seed: int = 0
     distortion: Distortion | Squeeze = field(default_factory=Distortion)
+    elements: tuple[str, ...] = ()  # all of which a crystal must hold
 
 
 def find_teacher(name: str) -> Teacher:
@@ -231,11 +233,12 @@ def label_store(
     if output.suffix != ".npz":
         raise ValueError(f"{str(output)!r} is no name of an .npz file, and that is what is written")
     output.parent.mkdir(parents=True, exist_ok=True)
-    places = np.flatnonzero(store.num_atoms <= rules.max_atoms)
+    places = _with_all(rules.elements, np.flatnonzero(store.num_atoms <= rules.max_atoms), store)
     places = np.random.default_rng(rules.seed).permutation(places)[: rules.max_crystals]
     tasks = np.repeat(places, rules.frames_per_crystal)
     if not len(tasks):
-        raise ValueError(f"{str(store.path)!r} holds no crystal of at most {rules.max_atoms} atoms to label")
+        having = f" with {', '.join(rules.elements)}" if rules.elements else ""
+        raise ValueError(f"{str(store.path)!r} holds no crystal of at most {rules.max_atoms} atoms{having} to label")
     parts = output.with_suffix(".parts")
     told = {"teacher": teacher if isinstance(teacher, str) else None, "store": store.about.get("key")}
     _same_run(parts, {"rules": asdict(rules), "frames": len(tasks), **told})
@@ -247,6 +250,16 @@ def label_store(
         for count in parallel_map(_write_part, calls, workers):
             bar.update(count)
     return _join([parts / f"{first:08d}.npz" for first in range(0, len(tasks), PART)], output, len(tasks))
+
+
+def _with_all(elements: Sequence[str], places: np.ndarray, store: CrystalStore) -> np.ndarray:
+    """Those of the places in a store whose crystals hold each of these elements."""
+    if unknown := set(elements) - set(ATOMIC_NUMBERS):
+        raise ValueError(f"{', '.join(sorted(unknown))}: not the symbol of an element")
+    numbers = store.gather("atomic_numbers", places)
+    owner = np.repeat(np.arange(len(places)), store.num_atoms[places])
+    holders = [set(owner[numbers == ATOMIC_NUMBERS[element]].tolist()) for element in elements]
+    return places[[all(row in one for one in holders) for row in range(len(places))]]
 
 
 def _write_part(
