@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator
 from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixedLine, FixedPlane, FixSymmetry, Hookean
-from ase.io.trajectory import TrajectoryWriter
+from ase.io.trajectory import Trajectory, TrajectoryWriter
 
 from dao_ase.calculator import DAOCalculator
 from dao_ase.simulate.dynamics import BlowUpError, run_dynamics
@@ -64,6 +64,34 @@ def test_a_continued_thermostat_draws_new_noise(tmp_path):
     first = run(tmp_path / "a.traj", 20)
     second = run(tmp_path / "a.traj", 40)
     assert len({one.kinetic for one in [*first, *second]}) == 5
+
+
+def test_the_first_noise_is_not_that_of_the_velocities(tmp_path):
+    run(tmp_path / "a.traj", 1, ARGON * (2, 2, 1), temperature=100, damping=40, interval=1)
+    with Trajectory(tmp_path / "a.traj") as file:
+        before, after = (frame.get_momenta().ravel() for frame in file)
+    assert abs(np.corrcoef(before, after - before)[0, 1]) < 0.5
+
+
+def test_atoms_at_rest_get_velocities(tmp_path):
+    resting = ARGON.copy()
+    resting.set_momenta(np.zeros((4, 3)))  # as the CONTCAR of a relaxation has them
+    settings = {"ensemble": "nve", "temperature": 100}
+    assert run(tmp_path / "a.traj", 10, resting, **settings) == run(tmp_path / "b.traj", 10, **settings)
+    assert len(run(tmp_path / "a.traj", 20, resting, **settings)) == 1
+
+
+def test_a_barostat_keeps_the_temperature_of_few_atoms(tmp_path):
+    atoms = bulk("Ar", "fcc", a=4.1) * (2, 1, 1)
+    atoms.set_momenta([[1.5, 0.2, 0.0], [0.5, -0.3, 0.4]])
+    settings = {"ensemble": "npt", "temperature": 50, "damping": 40, "timestep": 4, "interval": 2}
+    seen = run(tmp_path / "a.traj", 500, atoms, **settings)
+    with Trajectory(tmp_path / "a.traj") as file:
+        assert np.allclose(file[-1].get_momenta().sum(0), 0, atol=1e-6)
+    assert np.mean([one.kinetic for one in seen[25:]]) == pytest.approx(1.5 * units.kB * 50, rel=0.3)
+    assert np.mean([one.temperature for one in seen[25:]]) == pytest.approx(50, rel=0.3)
+    with pytest.raises(ValueError, match="a single atom moves with all its images"):
+        run(tmp_path / "b.traj", 10, bulk("Ar", "fcc", a=4.1), **settings)
 
 
 def test_molecules_have_no_pressure_and_no_npt(tmp_path):

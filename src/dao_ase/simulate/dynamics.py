@@ -26,6 +26,7 @@ from dao_ase.simulate.trajectory import (
     DynamicsSettings,
     Observation,
     has_stress,
+    internal_share,
     last_frame,
     observe,
     refuse_other_potential,
@@ -46,10 +47,10 @@ def run_dynamics(
 ) -> Iterator[Observation]:
     """Runs until step ``steps``, writes every frame to ``path`` (.traj) and yields its numbers; continues what is there.
 
-    Velocities are drawn at the temperature, without drift, unless the atoms have momenta. A run of the same atoms and
-    settings that is already in ``path`` goes on from its last frame: exactly in the ensemble nve, with new random numbers
-    in nvt, with a rested barostat in npt. What cannot run is refused at once, before the first step is asked for.
-    `BlowUpError` says that the atoms flew apart; what is written stays.
+    Velocities are drawn at the temperature, without drift, unless the atoms have momenta; npt takes the drift from these,
+    too. A run of the same atoms and settings that is already in ``path`` goes on from its last frame: exactly in the
+    ensemble nve, with new random numbers in nvt, with a rested barostat in npt. What cannot run is refused at once, before
+    the first step is asked for. `BlowUpError` says that the atoms flew apart; what is written stays.
     """
     settings, path = settings or DynamicsSettings(), Path(path)
     if steps < 0:
@@ -60,7 +61,7 @@ def run_dynamics(
         )
     moving, done = _prepare(atoms, settings), -1
     if path.exists():
-        momenta = moving.get_momenta() if atoms.has("momenta") else None
+        momenta = moving.get_momenta() if _moves(atoms) else None
         moving, done = last_frame(path, atoms, momenta, settings)
         refuse_other_potential(path, moving, calculator)
     moving.calc = calculator
@@ -117,6 +118,8 @@ def _refuse_immovable(atoms: Atoms, settings: DynamicsSettings) -> None:
             raise ValueError("some atoms are constrained; npt moves all of them: take nvt, or remove the constraints")
         if not has_stress(atoms):
             raise ValueError(f"the calculator {atoms.calc.name!r} gives no stress, which npt needs; take nvt")
+        if len(atoms) == 1:
+            raise ValueError("a single atom moves with all its images, so npt gives it no temperature: repeat the cell")
     try:
         free = atoms.get_number_of_degrees_of_freedom()
     except NotImplementedError as error:
@@ -130,17 +133,29 @@ def _prepare(atoms: Atoms, settings: DynamicsSettings) -> Atoms:
     moving = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc, tags=atoms.get_tags())
     moving.set_masses(atoms.get_masses())
     moving.set_constraint(atoms.constraints)
-    if atoms.has("momenta"):
-        moving.set_momenta(atoms.get_momenta())
+    masses = moving.get_masses()
+    if not _moves(atoms):
+        moving.set_momenta(_without_drift(_draw_momenta(masses, settings), masses))
+    elif settings.ensemble == "npt":  # whose thermostat would take the drift for heat
+        moving.set_momenta(_without_drift(atoms.get_momenta(), masses))
     else:
-        moving.set_momenta(_draw_momenta(moving.get_masses(), settings))
+        moving.set_momenta(atoms.get_momenta())
     return moving
 
 
+def _moves(atoms: Atoms) -> bool:
+    """Whether atoms have momenta: those that are all zero, as of VASP's CONTCAR after a relaxation, are none."""
+    return atoms.has("momenta") and bool(atoms.get_momenta().any())
+
+
 def _draw_momenta(masses: NDArray[np.float64], settings: DynamicsSettings) -> NDArray[np.float64]:
-    """Maxwell and Boltzmann's: p ~ √(m kT) N(0, 1), less the motion of the whole."""
+    """Maxwell and Boltzmann's: p ~ √(m kT) N(0, 1)."""
     rng = np.random.default_rng(settings.seed)
-    momenta = np.sqrt(masses * units.kB * settings.temperature)[:, None] * rng.normal(size=(len(masses), 3))
+    return np.sqrt(masses * units.kB * settings.temperature)[:, None] * rng.normal(size=(len(masses), 3))
+
+
+def _without_drift(momenta: NDArray[np.float64], masses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Momenta less the motion of the whole."""
     return momenta - masses[:, None] * momenta.sum(0) / masses.sum()
 
 
@@ -153,7 +168,8 @@ def _integrator(atoms: Atoms, settings: DynamicsSettings, done: int) -> Molecula
     if settings.ensemble == "nvt":
         from ase.md.langevin import Langevin
 
-        rng = np.random.default_rng([settings.seed, done])  # a continued run must not see the same noise again
+        # a continued run must not see the same noise again; and [seed, 0] would be seed, which the velocities are drawn by
+        rng = np.random.default_rng([settings.seed, done + 1])
         friction = 1 / (settings.damping * units.fs)
         return Langevin(atoms, step, temperature_K=temperature, friction=friction, rng=rng, fixcm=False)
     from ase.md.nose_hoover_chain import IsotropicMTKNPT
@@ -161,7 +177,7 @@ def _integrator(atoms: Atoms, settings: DynamicsSettings, done: int) -> Molecula
     return IsotropicMTKNPT(
         atoms,
         step,
-        temperature_K=temperature,
+        temperature_K=temperature * internal_share(atoms),  # as if each of the 3N momenta had kT/2, also the drift
         pressure_au=settings.pressure * units.GPa,
         tdamp=settings.damping * units.fs,
         pdamp=10 * settings.damping * units.fs,

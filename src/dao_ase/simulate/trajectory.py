@@ -60,6 +60,7 @@ class Observation:
     """One frame in numbers: time (ps), energies (eV), temperature (K), volume (Å³), pressure (GPa, with the kinetic part).
 
     A volume of 0 means that the atoms have none; then, and where a calculator gives no stress, the pressure is not a number.
+    The temperature is ASE's, of 3N momenta; in npt, where the whole is at rest, of 3N − 3.
     """
 
     step: int
@@ -88,15 +89,21 @@ def observe(atoms: Atoms, step: int, settings: DynamicsSettings) -> Observation:
     volume, pressure = volume_of(atoms), np.nan
     if volume and has_stress(atoms):
         pressure = -float(atoms.get_stress(include_ideal_gas=True)[:3].mean()) * GPA
+    share = internal_share(atoms) if settings.ensemble == "npt" else 1.0
     return Observation(
         step,
         step * settings.timestep / 1000,
         float(atoms.get_potential_energy()),
         float(atoms.get_kinetic_energy()),
-        float(atoms.get_temperature()),
+        float(atoms.get_temperature()) / share,
         volume,
         pressure,
     )
+
+
+def internal_share(atoms: Atoms) -> float:
+    """The share of the momenta that is left where the whole is at rest, (3N − 3) / 3N: ASE counts 3N."""
+    return 1 - 1 / len(atoms)
 
 
 def summarise(observations: list[Observation], num_atoms: int) -> dict[str, Any]:
