@@ -74,7 +74,7 @@ def test_what_is_not_simple_is_left_to_pymatgen(cif):
 
 @pytest.mark.parametrize(
     "tag",
-    ["_symmetry_space_group_name_H-M 'A b c d'", "_space_group_name_Hall '-F 4 2 3'", "_space_group_IT_number 425"],
+    ["_symmetry_space_group_name_H-M 'A b c d'", "_space_group_name_Hall '-F 4 2 9'", "_space_group_IT_number 425"],
 )
 def test_a_space_group_that_is_not_known_is_not_taken_for_p1(tag):
     cif = str(CifWriter(CRYSTALS["salt"]))
@@ -152,6 +152,45 @@ def test_origins_and_axes_of_space_groups_without_operations(name, of, cell, pos
     group = f"_symmetry_space_group_name_H-M '{name}'" + (f"\n{number}{of}" if number else "")
     text = ONE_SITE.format(a=a, b=a, c=c, alpha=alpha, beta=alpha, gamma=gamma, group=group)
     assert len(read_cif(text.replace("0.275 0.040 0.208", position))[2]) == atoms
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "same", "angles"),
+    [
+        ("P 1 1 21/b", 14, "P 21/b", ("90", "90", "99")),
+        ("B 1 1 2/b", 15, "B 2/b", ("90", "90", "99")),
+        ("p 21/N", 14, "P 1 21/n 1", ("90", "99", "90")),
+        ("B m a b", 64, "B m e b", ("90", "90", "90")),
+        ("C m m b", 67, "C m m b", ("90", "90", "90")),
+        ("F d 3 m Z", 227, "F d -3 m:2", ("90", "90", "90")),
+        ("C -1", 2, "C -1", ("93", "116", "91")),
+    ],
+)
+def test_a_name_beside_a_number_is_of_its_own_setting(name, number, same, angles):
+    def positions(group):
+        alpha, beta, gamma = angles
+        text = ONE_SITE.format(a=5, b=5, c=5, alpha=alpha, beta=beta, gamma=gamma, group=group)
+        coords = (read_cif(text)[1] % 1).round(4) % 1
+        return coords[np.lexsort(coords.T)]
+
+    tag = "_symmetry_space_group_name_H-M"
+    expected = positions(f"{tag} '{same}'")
+    for way in (f"{tag} '{name}'", f"{tag}\n'{name}'", f"{tag.lower()} '{name}'"):
+        np.testing.assert_allclose(positions(f"{way}\n_symmetry_Int_Tables_number {number}"), expected)
+
+
+def test_a_hall_symbol_says_the_setting():
+    cell = {"a": 5, "b": 5, "c": 5, "alpha": 90, "beta": 99, "gamma": 90}
+    hall, name = "_space_group_name_Hall '-P 2yn'\n_space_group_IT_number 14", "_space_group_name_H-M_alt 'P 1 21/n 1'"
+    one, other = (read_cif(ONE_SITE.format(group=group, **cell))[1] for group in (hall, name))
+    np.testing.assert_allclose(one, other)
+
+
+def test_a_name_that_is_not_known_is_not_read_by_the_number_beside_it():
+    group = "_symmetry_space_group_name_H-M 'F 4/m m m'\n_symmetry_Int_Tables_number 139"
+    with pytest.raises(RejectedRecord, match="'F 4/m m m'") as caught:
+        read_cif(ONE_SITE.format(a=5, b=5, c=7, alpha=90, beta=90, gamma=90, group=group))
+    assert caught.value.rule == "unknown symmetry"
 
 
 @pytest.mark.parametrize("unknown", [".", "?"])

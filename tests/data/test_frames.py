@@ -59,12 +59,24 @@ def test_the_atoms_are_those_of_the_standard(tmp_path, text):
     assert np.isclose(distances[distances > 0].min(), 2.82, atol=1e-6)
 
 
+def test_atoms_stand_where_the_named_setting_has_them(tmp_path):
+    """ASE reads these by the number alone: as many atoms, at other places."""
+    cell = CELL.replace("beta 90", "beta 99")
+    site = SITES.replace("Na1 Na 0 0 0\n", "").replace("0.5 0.5 0.5", "0.275 0.04 0.208")
+    group = "_symmetry_space_group_name_H-M 'P 1 21/n 1'\n_symmetry_Int_Tables_number 14\n"
+    frames, _ = read(tmp_path, cell + group + site)
+    x, y, z = 0.275, 0.04, 0.208
+    expected = np.array([[x, y, z], [-x, -y, -z], [0.5 - x, 0.5 + y, 0.5 - z], [0.5 + x, 0.5 - y, 0.5 + z]]) % 1
+    found = frames[0].get_scaled_positions()
+    np.testing.assert_allclose(found[np.lexsort(found.T)], expected[np.lexsort(expected.T)], atol=1e-6)
+
+
 def test_sites_stay_in_the_order_of_the_file(tmp_path):
     frames, _ = read(tmp_path, CELL + NAMED + SITES)
     assert frames[0].symbols[0] == "Cl" and frames[0].info["spacegroup"].no == 225
 
 
-@pytest.mark.parametrize("name", ["_space_group_name_Hall '-F 4 2 3'\n", "_space_group_name_H-M_alt 'F m 3 q'\n"])
+@pytest.mark.parametrize("name", ["_space_group_name_Hall '-F 4 2 9'\n", "_space_group_name_H-M_alt 'F m 3 q'\n"])
 def test_a_symmetry_that_is_not_known_is_refused(tmp_path, name):
     frames, refused = read(tmp_path, CELL + name + SITES)
     assert not frames and len(refused) == 1 and "lists no symmetry operations" in refused[0]

@@ -18,7 +18,7 @@ import numpy as np
 
 from dao_ase.composition import ATOMIC_NUMBERS, SYMBOLS
 from dao_ase.data.records import RejectedRecord
-from dao_ase.data.settings import operations_of_name
+from dao_ase.data.settings import operations_of_hall, operations_of_name
 
 Cell = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Lattice (Å, rows are lattice vectors), fractional coordinates, atomic numbers."""
@@ -36,8 +36,10 @@ _SPACE_GROUP = re.compile(
     r"^_(?:symmetry_|space_group_)(?:space_group_)?(?:name_H\S*|name_Hall|Int_Tables_number|IT_number)[ \t]+(.+)$",
     re.MULTILINE,
 )
-_NAME = re.compile(r"^_(?:symmetry_|space_group_)(?:space_group_)?name_H-\S*[ \t]+(.+)$", re.MULTILINE)
-_GROUP_NUMBER = re.compile(r"^_(?:symmetry_|space_group_)(?:Int_Tables|IT)_number[ \t]+(.+)$", re.MULTILINE)
+_NAME = re.compile(r"_(?:symmetry_)?space_group_name_h[-_]m\w*")
+_HALL = re.compile(r"_(?:symmetry_)?space_group_name_hall_?")
+_GROUP_NUMBER = re.compile(r"_(?:symmetry|space_group)_(?:int_tables|it)_number_?")
+_NOT_SAID = (".", "?", "")
 _MAGNETIC_GROUP = re.compile(r"^_space_group_magn[._](?:ssg_)?(?:name|number)_?\S*[ \t]+(.+)$", re.MULTILINE)
 _OPERATION = re.compile(r"'([^']*)'")
 _TERM = re.compile(r"([+-]?)(?:([xyz])|(\d+)/(\d+)|(\d+\.\d*|\.\d+|\d+))")
@@ -134,7 +136,8 @@ def read_any_cif(text: str) -> Cell:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what matters is raised below
         try:
-            parser = CifParser.from_str(_with_operations(_with_occupancies(text)))
+            text = _with_operations(_with_occupancies(text))
+            parser = CifParser.from_str(text)
         except ZeroDivisionError as error:
             raise ValueError("it has a loop_ without columns or values; is the file complete?") from error
         said: list[str] = parser.warnings  # type: ignore[attr-defined]  # which grows while it reads
@@ -181,18 +184,32 @@ def _with_operations(text: str) -> str:
     """The CIF with the operations of the space group that it names in a certain setting, where it lists none itself.
 
     pymatgen knows few settings by their names, and takes the standard one where the number of the group is beside a name.
+    The number counts where nothing else is said: a name that is not in the table may be of another, centred cell (C -1).
     """
-    from pymatgen.io.cif import str2float
+    from pymatgen.io.cif import CifFile, str2float
 
-    named = [name.strip(" \t'\"") for name in [*_NAME.findall(text), *_GROUP_NUMBER.findall(text)]]
-    angles = [str2float(found[1]) for pattern in _ANGLES if (found := pattern.search(text))]
-    if any(tag in text for tag in _OPERATIONS_TAGS) or is_magnetic(text) or len(angles) != 3:
+    if _lists_operations(text) or is_magnetic(text):
         return text
-    operations = next((one for name in named if (one := operations_of_name(name, angles))), None)
-    if operations is None:
-        return text
-    listed = "\n".join(f" '{operation}'" for operation in operations)
-    return f"{text.rstrip()}\nloop_\n {_OPERATIONS_TAGS[0]}\n{listed}\n"
+    file = CifFile.from_str(text)
+    changed = False
+    for block in file.data.values():
+        said = {tag.lower(): value for tag, value in block.data.items() if isinstance(value, str)}
+        angles = [str2float(said.get(f"_cell_angle_{name}", "90")) for name in ("alpha", "beta", "gamma")]
+        names, halls, numbers = (
+            [value for tag, value in said.items() if pattern.fullmatch(tag) and value.strip() not in _NOT_SAID]
+            for pattern in (_NAME, _HALL, _GROUP_NUMBER)
+        )
+        found = [operations_of_name(one, angles) for one in names] + [operations_of_hall(one) for one in halls]
+        found += [operations_of_name(one, angles) for one in numbers if not (names or halls)]
+        if operations := next(filter(None, found), None):
+            block.data[_OPERATIONS_TAGS[0]] = operations
+            block.loops.append([_OPERATIONS_TAGS[0]])
+            changed = True
+    return str(file) if changed else text
+
+
+def _lists_operations(text: str) -> bool:
+    return any(tag in text for tag in _OPERATIONS_TAGS)
 
 
 def _refuse_unknown_symmetry(text: str, warned: Sequence[str]) -> None:
@@ -208,11 +225,13 @@ def _refuse_unknown_symmetry(text: str, warned: Sequence[str]) -> None:
             f"it is of a magnetic crystal and names the group {others[0]!r}, but lists no magnetic symmetry operations "
             "that pymatgen reads; list them (_space_group_symop_magn_operation.xyz), or take the moments out",
         )
-    if others and any("Defaulting to P1" in one for one in warned):
+    known = _lists_operations(text) or is_magnetic(text) or any("Spacegroup from" in one for one in warned)
+    if others and not known:  # pymatgen took P1, or by its number the standard setting, which the name is not of
         raise RejectedRecord(
             UNKNOWN_SYMMETRY,
             f"it names the space group {others[0]!r}, which pymatgen does not know by this name, and lists no symmetry "
-            "operations; list them (_symmetry_equiv_pos_as_xyz), or give the number of the space group",
+            "operations; list them (_symmetry_equiv_pos_as_xyz), or give the number of the space group alone, if its "
+            "setting is the standard one",
         )
 
 

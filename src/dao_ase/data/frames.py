@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Frames = tuple[dict[int, "Atoms"], list[str]]
 """The structures of a file by their places, and why others, or the whole file, cannot be read."""
 
+SAME_SITE = 0.05
+"""Å by which two readers may differ on the place of one atom, for 0.333 is one third to one of them."""
+
 
 def frames_of(path: Path) -> Frames:
     """Every structure of a file, or of one of ASE's ``file@index``; at least one structure or one reason is there."""
@@ -109,9 +112,9 @@ def _cif_frames(path: Path) -> Frames:
 def _atoms_of_cif(block: str) -> Atoms:
     """ASE's atoms, in the order of the file, where they are the atoms that `read_cif` finds, which has the last word.
 
-    ASE reads sodium whose type symbol is NA as nitrogen, takes a Hall symbol for no symmetry, and cannot read symmetry
-    operations without the name of a space group. What only ASE reads (sites that are partly occupied, deuterium) is left
-    to it.
+    ASE reads sodium whose type symbol is NA as nitrogen, takes a Hall symbol for no symmetry and P 21/n, where no operations
+    are listed, for P 21/c, and cannot read symmetry operations without the name of a space group. What only ASE reads (sites
+    that are partly occupied, deuterium) is left to it.
     """
     from ase import Atoms
     from ase.io import read
@@ -127,9 +130,20 @@ def _atoms_of_cif(block: str) -> Atoms:
         if by_ase is None or unknown or is_magnetic(block):  # magnetic operations are unknown to ASE
             raise
         return by_ase
-    if by_ase is not None and np.array_equal(np.sort(by_ase.numbers), np.sort(numbers)):
-        return by_ase
-    return Atoms(numbers, scaled_positions=frac_coords, cell=lattice, pbc=True)
+    found = Atoms(numbers, scaled_positions=frac_coords, cell=lattice, pbc=True)
+    return by_ase if by_ase is not None and _same_sites(by_ase, found) else found
+
+
+def _same_sites(one: Atoms, other: Atoms) -> bool:
+    """Whether two lists of atoms in a cell, which may be turned, are of the same sites, in any order."""
+    if not np.array_equal(np.sort(one.numbers), np.sort(other.numbers)):
+        return False
+    places = other.get_scaled_positions()
+    for number, place in zip(one.numbers, one.get_scaled_positions(), strict=True):
+        offsets = places[other.numbers == number] - place
+        if np.linalg.norm((offsets - np.rint(offsets)) @ other.cell.array, axis=1).min() > SAME_SITE:
+            return False
+    return True
 
 
 def _ase_frames(path: Path) -> Frames:
