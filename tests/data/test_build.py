@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.io import write
 from click.testing import CliRunner
 from pymatgen.core import Lattice, Structure
 from test_matching import disguised
@@ -130,6 +133,30 @@ def test_repeated_ids_and_excluded_ids(tmp_path):
     store = build([open_source(first), open_source(second)], tmp_path / "store", rules)
     assert store.ids.tolist() == ["mp-1", "mp-2"]
     assert store.about["counts"]["left out"] == {"excluded id": 1, "repeated id": 1}
+
+
+def test_files_of_one_name_do_not_share_identifiers(tmp_path):
+    for folder, metals in {"a": ("Cu", "Ag", "Au"), "b": ("Ni", "Pd", "Pt")}.items():
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "train.extxyz", [bulk(metal, a=4.0) for metal in metals])
+    sources = [open_source(tmp_path / folder / "train.extxyz") for folder in "ab"]
+    rules = replace(AS_IS, deduplicate=True)
+    ids = ["train", "train/1", "train/2", "2/train", "2/train/1", "2/train/2"]
+    assert build(sources, tmp_path / "store", rules).ids.tolist() == ids
+    rules = replace(rules, exclude=(str(tmp_path / "b" / "train.extxyz"),))
+    kept = build(sources, tmp_path / "other", rules)
+    assert kept.ids.tolist() == ["train", "train/1", "train/2"]
+    assert kept.about["counts"]["left out"] == {"excluded structure": 3}
+
+
+def test_a_table_is_read_again_when_a_file_that_it_names_has_changed(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("id,file\nsalt,POSCAR\n")
+    write(tmp_path / "POSCAR", bulk("NaCl", "rocksalt", a=5.6))
+    build([open_source(table)], tmp_path / "store", AS_IS)
+    write(tmp_path / "POSCAR", bulk("NaCl", "rocksalt", a=5.75))
+    with pytest.raises(FileExistsError, match="holds another store"):
+        build([open_source(table)], tmp_path / "store", AS_IS)
 
 
 def test_same_build_is_done_once_and_another_is_refused(tmp_path):

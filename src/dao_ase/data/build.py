@@ -16,7 +16,7 @@ import numpy as np
 
 from dao_ase import __version__
 from dao_ase.composition import Composition, reduced_key
-from dao_ase.data.reading import Source, read
+from dao_ase.data.reading import Source, given_ids, read
 from dao_ase.data.records import Record
 from dao_ase.data.selection import Selection
 from dao_ase.data.shards import open_shard, write_shard
@@ -55,7 +55,7 @@ class BuildRules:
             self.max_atoms,
             self.niggli,
             self.energy_label,
-            frozenset(record.id for record in excluded),
+            given_ids(excluded),
             frozenset(reduced_key(Composition.parse(formula).atomic_numbers) for formula in self.exclude_formulas),
         )
 

@@ -14,7 +14,7 @@ import logging
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,6 +207,18 @@ def bare_name(path: Path) -> str:
 
 def _unpacked(path: Path, packings: tuple[str, ...] = (".gz",)) -> str:
     return path.stem if path.suffix.lower() in packings else path.name
+
+
+def is_named_after_file(record: Record) -> bool:
+    """Whether the identifier is the name of the file, with the row where that is not the first."""
+    name = bare_name(Path(record.source))
+    return record.id == name or record.id.endswith(f"{name}/{record.row}")
+
+
+def given_ids(records: Sequence[Record]) -> frozenset[str]:
+    """Identifiers that say something about other files: not those made of the name of a file with several rows."""
+    several = {record.source for record in records if record.row}
+    return frozenset(one.id for one in records if not (one.source in several and is_named_after_file(one)))
 
 
 def fingerprint_of_file(path: Path) -> str:

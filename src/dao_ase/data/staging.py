@@ -6,15 +6,16 @@ which was killed continues where it stopped.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from dao_ase.composition import reduced_key
 from dao_ase.data.parallel import parallel_map
-from dao_ase.data.reading import Source, take
+from dao_ase.data.reading import Source, is_named_after_file, take
 from dao_ase.data.records import Record, Rejected, pack, tidy_cell, with_hull_label
 from dao_ase.data.shards import ShardError, open_shard, write_shard
 
@@ -54,21 +55,26 @@ def stage(sources: Sequence[Source], folder: Path, rules: RowRules, workers: int
     paths: list[Path] = []
 
     def calls() -> Iterator[tuple]:
-        for number, (source, first, rows) in enumerate(_chunks(sources)):
+        for number, (source, namesakes, first, rows) in enumerate(_chunks(sources)):
             paths.append(folder / f"stage-{number:06d}.safetensors")
             if not _is_complete(paths[-1]):
-                yield source, first, rows, rules, paths[-1]
+                yield source, namesakes, first, rows, rules, paths[-1]
 
     for _ in parallel_map(stage_chunk, calls(), workers):
         pass
     return paths
 
 
-def stage_chunk(source: Source, first: int, rows: list[Any], rules: RowRules, path: Path) -> None:
-    """Turns raw rows into one shard; its notes list what is left out, and what of that still belongs on a convex hull."""
+def stage_chunk(source: Source, namesakes: int, first: int, rows: list[Any], rules: RowRules, path: Path) -> None:
+    """Turns raw rows into one shard; its notes list what is left out, and what of that still belongs on a convex hull.
+
+    ``namesakes`` is how many earlier sources have the same name: identifiers that are made of it get another number.
+    """
     records, rejected, others = [], [], []
     for row, raw in enumerate(rows, start=first):
         result = take(source, row, raw)
+        if isinstance(result, Record) and namesakes and is_named_after_file(result):
+            result = replace(result, id=f"{namesakes + 1}/{result.id}")
         if isinstance(result, Record) and (refusal := rules.refuse(result)) is not None:
             if rules.energy_label in result.labels:
                 others.append([reduced_key(result.atomic_numbers.tolist()), result.labels[rules.energy_label]])
@@ -80,12 +86,14 @@ def stage_chunk(source: Source, first: int, rows: list[Any], rules: RowRules, pa
     write_shard(path, pack(records), {"rows": len(rows), "rejected": rejected, "others": others})
 
 
-def _chunks(sources: Sequence[Source]) -> Iterator[tuple[Source, int, list[Any]]]:
+def _chunks(sources: Sequence[Source]) -> Iterator[tuple[Source, int, int, list[Any]]]:
+    seen: Counter[str] = Counter()
     for source in sources:
         rows, first = iter(source.rows()), 0
         while chunk := list(islice(rows, CHUNK)):
-            yield source, first, chunk
+            yield source, seen[source.name], first, chunk
             first += len(chunk)
+        seen[source.name] += 1
 
 
 def _is_complete(path: Path) -> bool:

@@ -119,8 +119,8 @@ def draw(statistics: Statistics, path: str | Path) -> None:
 
 
 def _histogram(values: np.ndarray, edges: list[float]) -> tuple[list[float], list[int]]:
-    """Counts from each edge to the next; the last bin takes what lies beyond."""
-    counts, _ = np.histogram(values, [*edges, np.inf])
+    """Counts from each edge to the next; the first and the last bin take what lies beyond."""
+    counts, _ = np.histogram(np.maximum(values, edges[0]), [*edges, np.inf])
     return edges, counts.tolist()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -133,6 +134,21 @@ class CsvSource(FileSource):
             for row in reader:
                 if any(value not in (None, END) for value in row.values()):
                     yield {name: _number(name, value, between) for name, value in row.items()}
+
+    def fingerprint(self) -> str:
+        """Changes when the table changes, or a structure file that it names."""
+        own = super().fingerprint()
+        try:
+            rows = self.rows()
+            first = next(rows, {})
+            if "file" not in first or "cif" in first:
+                return own
+            named = [self.path.parent / (row["file"] or "") for row in chain([first], rows)]
+        except (OSError, ValueError, csv.Error):
+            return own  # which is said when it is read
+        states = [(file.name, file.stat()) for file in named if file.is_file()]
+        listing = "\n".join(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states)
+        return hashlib.sha256(f"{own}\n{listing}".encode()).hexdigest()
 
     def _cell(self, raw: dict[str, Any], identifier: str) -> Cell:
         """The crystal of one line, from the text of a CIF, POSCAR or pymatgen's JSON, or from a file beside the table."""
