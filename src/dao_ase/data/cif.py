@@ -18,7 +18,7 @@ import numpy as np
 
 from dao_ase.composition import ATOMIC_NUMBERS, SYMBOLS
 from dao_ase.data.records import RejectedRecord
-from dao_ase.data.settings import operations_of_hall, operations_of_name
+from dao_ase.data.space_group_names import operations_of_hall, operations_of_name
 
 Cell = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Lattice (Å, rows are lattice vectors), fractional coordinates, atomic numbers."""
