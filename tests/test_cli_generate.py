@@ -341,6 +341,14 @@ def files_and_end(folder) -> tuple[list[str], bool]:
     return files, summary["interrupted"]
 
 
+def test_what_is_made_is_told_where_the_gallery_cannot_be_written(tmp_path, weights):
+    (tmp_path / "gallery.html").mkdir()
+    common = ["generate", "NaCl", "-n", "1", "-o", str(tmp_path), "--weights", weights]
+    result = run(*common, "--gallery", "--json")
+    assert result.exit_code == 1 and "but without gallery.html" in result.stderr
+    assert [record["file"] for record in json.loads(result.stdout)["structures"]] == ["001_NaCl.cif"]
+
+
 def test_nothing_made_is_a_failure(tmp_path, weights, monkeypatch):
     monkeypatch.setattr("dao_ase.generator.refusal", lambda structure: "distance")
     result = run("generate", "NaCl", "-n", "1", "-o", str(tmp_path), "--weights", weights, "--gallery")

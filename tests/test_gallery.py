@@ -106,6 +106,19 @@ def test_nothing_to_show_is_an_error(tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
+def test_structures_may_come_from_an_iterator(tmp_path):
+    page = write_gallery(iter(candidates(2)), tmp_path / "page.html", reference=diamond())
+    assert [one["isReference"] for one in data_of(page)["structures"]] == [True, False, False]
+
+
+def test_partly_occupied_sites_are_refused_by_name(tmp_path):
+    alloy = Structure(Lattice.cubic(3), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
+    with pytest.raises(ValueError, match=r"structure 1 .*partly occupied"):
+        write_gallery([diamond(), alloy], tmp_path / "page.html")
+    with pytest.raises(ValueError, match=r"the reference .*partly occupied"):
+        write_gallery([diamond()], tmp_path / "page.html", reference=alloy)
+
+
 def test_run_is_read_in_its_order_with_its_properties(tmp_path):
     write_run(tmp_path, candidates(3))
     structures = read_run(tmp_path)
@@ -167,6 +180,13 @@ def test_only_structures_that_are_shown_are_read(tmp_path):
     (tmp_path / "003.cif").unlink()
     done = CliRunner().invoke(main, ["gallery", str(tmp_path), "--limit", "2"])
     assert done.exit_code == 0 and "2 of 3 structures" in done.stderr, done.output
+
+
+def test_a_run_that_has_grown_meanwhile_is_not_cut(tmp_path, monkeypatch):
+    write_run(tmp_path, candidates(3))
+    monkeypatch.setattr("dao_ase.gallery.run_size", lambda directory: 4)
+    done = CliRunner().invoke(main, ["gallery", str(tmp_path)])
+    assert done.exit_code == 0 and "structures are shown" not in done.stderr, done.output
 
 
 def test_a_reference_of_no_element_is_refused(tmp_path):

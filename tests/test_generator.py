@@ -286,6 +286,14 @@ def test_partly_occupied_sites_are_not_finished(guided):
         guided.finish([SALT, alloy])
 
 
+def test_an_iterator_is_finished_and_what_is_no_structure_is_named(guided):
+    made = guided.finish(guided.stream("NaCl", n=2), rank=False)
+    assert [one.lattice for one in made] == [one.lattice for one in guided.stream("NaCl", n=2)]
+    for wrong, named in ((SALT, "structure 0 .*PeriodicSite"), ([SALT, bulk("Si")], "structure 1 .*Atoms")):
+        with pytest.raises(TypeError, match=f"{named}; give a list of these"):
+            guided.finish(wrong)
+
+
 def test_a_crystal_in_a_larger_cell_is_a_copy():
     single, double = SALT.copy(), SALT.make_supercell([1, 1, 2], in_place=False).perturb(0.02)
     other = Structure(SALT.lattice, ["Mg", "O"], SALT.frac_coords)

@@ -48,6 +48,11 @@ def test_compositions_of_a_table_and_of_lines(tmp_path):
         assert read_compositions(tmp_path / "wide.csv") == ["NaCl"]
     (tmp_path / "old_mac.txt").write_bytes(b"NaCl # salt\rKCl\r")
     assert read_compositions(tmp_path / "old_mac.txt") == ["NaCl", "KCl"]
+    (tmp_path / "row.txt").write_text("NaCl, MgO,\nKCl\n")
+    with pytest.raises(ValueError, match=r"row.txt has several formulas in a line .*; write one formula a line"):
+        read_compositions(tmp_path / "row.txt")
+    (tmp_path / "bare.csv").write_text("NaCl,-3.4,\nMgO,I,\n")
+    assert read_compositions(tmp_path / "bare.csv") == ["NaCl", "MgO"]
     for empty in ("\n", "composition\n", "id,formula\n1,\n", "number,salt\n1,NaCl\n"):
         (tmp_path / "empty.csv").write_text(empty)
         with pytest.raises(ValueError, match="names no composition"):
@@ -102,7 +107,7 @@ def test_more_compositions_may_come_later(tmp_path, quick_screen):
 def test_another_run_wants_another_folder(quick_screen):
     quick_screen(["NaCl"])
     with pytest.raises(ValueError, match="other samples, seed; continue it as it was begun"):
-        quick_screen(["NaCl"], settings=ScreenSettings(samples=3, seed=1))
+        quick_screen(["NaCl"], settings=ScreenSettings(samples=3, seed=1, device="cuda"))
     with pytest.raises(ValueError, match="other prototypes"):
         quick_screen(["NaCl"], settings=ScreenSettings(prototypes=False))
     with pytest.raises(ValueError, match="other weights or references"):
@@ -378,6 +383,10 @@ def test_command(tmp_path):
     assert "no phase of Cl alone" in done.output
     done = CliRunner().invoke(main, [*arguments, "--workers", "0", "--seed", "5"])
     assert done.exit_code == 1 and "other seed" in done.output
+    (tmp_path / "compositions.csv").write_text("composition\nNa\n")
+    done = CliRunner().invoke(main, [*arguments, "--workers", "0", "--json"])
+    told = json.loads(done.stdout)
+    assert told["compositions"] == 1 and [one["composition"] for one in told["best"]] == ["Na"]
     done = CliRunner().invoke(main, ["hull", f"{tmp_path}/run", "--plot", f"{tmp_path}/hull.png"])
     assert done.exit_code == 0, done.output
     assert "Cl-Na" in done.output and "* on the hull" in done.output and (tmp_path / "hull.png").is_file()

@@ -29,8 +29,10 @@ MAX_ATOMS = 10_000
 """More atoms than this in one cell is taken for a slip of the keyboard."""
 
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_HYDRATE = re.compile(r"[.·•⋅∙*]\s*\d*\s*\(?H[2₂]O\)?\s*$")
+_HYDRATE = re.compile(r"([.·•⋅∙*]\s*[\d.½]*|\s[\d.]+)\s*\(?H[2₂]O\)?\s*$")
 _WATER = "write its water in brackets, like 'CuSO4(H2O)5'"
+_APART = re.compile(r"(?<=[\d.])\s+\.?\d|\s+\d+\s*\(?H2O\)?$")
+"""A number that a space parts from the one before, or from a salt whose water it counts: MgCl2 6H2O is no MgCl26H2O."""
 _TOKEN = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)|(\()|\)(\d*\.?\d*)")
 
 
@@ -85,7 +87,7 @@ class Composition:
             if not 0 < amount < float("inf"):
                 raise ValueError(f"{shown!r} has {amount:g} atoms of {symbol}; counts must be at least 1")
             if abs(amount - round(amount)) > 1e-8:
-                remedy = _WATER if _HYDRATE.search(shown) else "multiply the formula until they are"
+                remedy = _remedy(shown, "multiply the formula until they are")
                 raise ValueError(f"{shown!r} has {amount:g} atoms of {symbol}; counts must be whole numbers: {remedy}")
             counts.append((symbol, round(amount)))
         return cls(tuple(counts))
@@ -169,7 +171,10 @@ def _of_elements(amounts: Mapping[str, float]) -> dict[str, float]:
 
 
 def _parse_formula(formula: str) -> dict[str, float]:
-    text = "".join(formula.translate(_SUBSCRIPTS).split()).replace("[", "(").replace("]", ")")
+    spaced = formula.translate(_SUBSCRIPTS).strip()
+    if apart := _APART.search(spaced):
+        raise ValueError(f"cannot read {formula!r} at {spaced[apart.start() :].strip()!r}; {_remedy(formula)}")
+    text = "".join(spaced.split()).replace("[", "(").replace("]", ")")
     if not text:
         raise ValueError("the formula is empty; write it like 'CsV3Sb5'")
     stack: list[dict[str, float]] = [{}]
@@ -177,8 +182,7 @@ def _parse_formula(formula: str) -> dict[str, float]:
     while position < len(text):
         token = _TOKEN.match(text, position)
         if token is None or token.group(0) == "":
-            remedy = _WATER if _HYDRATE.search(formula) else "write it like 'CsV3Sb5' or 'Mg(OH)2'"
-            raise ValueError(f"cannot read {formula!r} at {text[position:]!r}; {remedy}")
+            raise ValueError(f"cannot read {formula!r} at {text[position:]!r}; {_remedy(formula)}")
         symbol, amount, opening, group_amount = token.groups()
         if opening:
             stack.append({})
@@ -202,4 +206,8 @@ def _number(text: str, formula: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"cannot read the count {text!r} in {formula!r}") from None
+        raise ValueError(f"cannot read the count {text!r} in {formula!r}; {_remedy(formula)}") from None
+
+
+def _remedy(formula: str, otherwise: str = "write it like 'CsV3Sb5' or 'Mg(OH)2'") -> str:
+    return _WATER if _HYDRATE.search(formula) else otherwise

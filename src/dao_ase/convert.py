@@ -187,7 +187,11 @@ def _scaled_positions(atoms: Atoms) -> np.ndarray:
 
 
 def require_elements(structure: Structure, name: str) -> None:
-    """An error that calls a structure ``name`` unless each of its sites is one atom of an element."""
+    """An error that calls a structure ``name`` unless it is pymatgen's and each of its sites is one atom of an element."""
+    from pymatgen.core import IStructure
+
+    if not isinstance(structure, IStructure):
+        raise TypeError(f"{name} is no Structure of pymatgen's but {type(structure).__name__}; give a list of these")
     if not structure.is_ordered:
         raise ValueError(
             f"{name} ({structure.composition.reduced_formula}) has partly occupied sites; "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def write_gallery(
-    structures: Sequence[Structure],
+    structures: Iterable[Structure],
     path: str | os.PathLike[str],
     *,
     title: str | None = None,
@@ -42,12 +42,19 @@ def write_gallery(
     >>> write_gallery([diamond], "gallery.html").name
     'gallery.html'
     """
+    from dao_ase.convert import require_elements  # brings torch, which reading does without
+
+    structures = list(structures)
     if not structures:
         raise ValueError("there is no structure to show; generate some first: dao-ase generate CsV3Sb5 -n 20 -o out/")
+    for number, one in enumerate(structures):
+        require_elements(one, f"structure {number}")
+    if reference is not None:
+        require_elements(reference, "the reference")
     records = [] if reference is None else [_record(reference, 0, None)]
     rmses = [None if reference is None else match(one, reference) for one in structures]
     records += [_record(one, rank, rmse) for rank, (one, rmse) in enumerate(zip(structures, rmses, strict=True), 1)]
-    shown = list(structures) if reference is None else [reference, *structures]
+    shown = structures if reference is None else [reference, *structures]
     symbols = (site.specie.symbol for one in shown for site in one)
     data = {"structures": records, "elements": page.elements(symbols), "compared": reference is not None}
     return write_text(Path(path), _page(title or _title(structures), data))

@@ -188,7 +188,7 @@ class DAOGenerator(MSONable):
         )
         return self._accepted(requests, sum(map(len, cells)), n, guidance, progress)
 
-    def finish(self, structures: list[Structure], **how: Any) -> list[Structure]:
+    def finish(self, structures: Iterable[Structure], **how: Any) -> list[Structure]:
         """Relaxes, symmetrizes, ranks and deduplicates structures of one composition, as `generate` does.
 
         Their energies are computed anew: those in ``properties`` are of a geometry before where pymatgen's ``relax``, or
@@ -196,6 +196,7 @@ class DAOGenerator(MSONable):
         """
         from dao_ase.rank import with_missing_energies, without_energies
 
+        structures = list(structures)
         for number, one in enumerate(structures):
             require_elements(one, f"structure {number}")
         with own_precision("cpu"):

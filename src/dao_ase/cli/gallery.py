@@ -45,7 +45,7 @@ def gallery(
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(page)
-    if total > len(structures):
+    if total > len(structures) >= limit:  # a run that goes on may have grown since it was read
         click.echo(f"{limit} of {total} structures are shown; --limit shows more", err=True)
     if open_it:
         click.launch(str(page))

@@ -75,7 +75,7 @@ def generate(
     from dao_ase.cli.stopping import INTERRUPTED, at_the_end, sigterm_as_ctrl_c
     from dao_ase.database import SETTINGS
     from dao_ase.generator import DAOGenerator
-    from dao_ase.runs import GALLERY, RunWriter
+    from dao_ase.runs import RunWriter
 
     wanted = [*formulas, *_read_formulas(files)]
     if not wanted:
@@ -101,21 +101,30 @@ def generate(
                             run.write(chunk)
                 finally:
                     run.refused.update(generator.refused)
-        if gallery and run.records:
-            from dao_ase.gallery import read_run, write_gallery
-
-            write_gallery(read_run(output), output / GALLERY)
     except (ValueError, TypeError, OSError) as error:
         raise click.ClickException(named_as_options(error)) from error
     if run.interrupted and not run.records:
         click.echo(f"interrupted before the first structure; nothing was written into {output}", err=True)
         raise SystemExit(INTERRUPTED)
     click.echo(json.dumps(run.summary(), indent=1) if as_json else _table(run.records, output))
+    if gallery and run.records:
+        _write_gallery(output)
     if run.interrupted:
         click.echo(f"interrupted: the {len(run.records)} structures made so far are in {output}", err=True)
         raise SystemExit(INTERRUPTED)
     if not run.records:
         raise click.ClickException("no structure could be made: all samples were refused, see summary.json for why")
+
+
+def _write_gallery(output: Path) -> None:
+    """The page of what was made, which is told already: the page may fail where the structures did not."""
+    from dao_ase.gallery import read_run, write_gallery
+    from dao_ase.runs import GALLERY
+
+    try:
+        write_gallery(read_run(output), output / GALLERY)
+    except (ValueError, OSError) as error:
+        raise click.ClickException(f"the structures are in {output}, but without {GALLERY}: {error}") from error
 
 
 def _chunks(generator: DAOGenerator, made: Iterator[tuple[int, Structure]], finish: dict[str, Any]) -> Iterator[list]:

@@ -76,7 +76,8 @@ def screen(
         store = open_screen(output, database)
     except (ValueError, TypeError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    best = [_values(row) for row in store.rows(rank=1)]
+    contents = set(map(run.content, wanted))
+    best = [_values(row) for row in store.rows(rank=1) if run.content(row.composition) in contents]
     best.sort(key=lambda row: (row["e_above_hull"] is None, row["e_above_hull"], row["composition"]))
     click.echo(json.dumps({**vars(found), "best": best}, indent=1) if as_json else _table(found, best, store))
 

@@ -123,6 +123,12 @@ def read_compositions(path: str | Path) -> list[str]:
         rows = rows[1:]
     elif not any(num_atoms(row[0]) for row in rows):  # a header of other columns, or no table of formulas at all
         rows = []
+    cells = [cell for row in rows for cell in row if cell]
+    if column is None and len(cells) > len(rows) and all(map(num_atoms, cells)):
+        raise ValueError(
+            f"{path} has several formulas in a line and no header that says which are meant; write one formula a line, "
+            "or a CSV with a column 'composition'"
+        )
     place = column or 0
     found = [row[place] for row in rows if len(row) > place and row[place]]
     if not found:
@@ -219,7 +225,7 @@ def _refuse_another(folder: Path, begun: Mapping[str, Any], settings: ScreenSett
             f"{folder} holds a screening by an earlier dao-ase, which knew no {', '.join(unknown)}; its results "
             "stay readable, but it cannot be continued: give another folder"
         )
-    changed = [name for name, value in asked.items() if begun[name] != value]
+    changed = [name for name, value in asked.items() if name != "device" and begun[name] != value]  # see `run_name`
     raise ValueError(
         f"{folder} holds a screening with other {', '.join(changed) or 'weights or references'}; "
         "continue it as it was begun, or give another folder"
