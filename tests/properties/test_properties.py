@@ -1,9 +1,11 @@
 """Property models: physics, folds, bad rows, files; on an untrained trunk and on numbers that are easy to learn."""
 
+import csv
 import gzip
 import json
 import math
 import random
+import re
 import zipfile
 from dataclasses import replace
 
@@ -29,7 +31,7 @@ from dao_ase.potential import Potential
 from dao_ase.properties.calibration import calibrate
 from dao_ase.properties.crossvalidation import fine_tune, folds_of
 from dao_ase.properties.descriptors import PROPERTIES, composition_statistics, element_table, statistic_names
-from dao_ase.properties.ensemble import fingerprint
+from dao_ase.properties.ensemble import PropertyModel, fingerprint
 from dao_ase.properties.fit import FitSettings
 from dao_ase.properties.graphs import Graphs
 from dao_ase.properties.installed import find_model
@@ -111,6 +113,19 @@ def test_saved_and_loaded_predictions_are_equal(predictor, tmp_path):
     loaded = DAOPredictor.load(tmp_path / "volume.safetensors")
     assert loaded.predict(salts()[:3]) == predictor.predict(salts()[:3])
     assert loaded.target == VOLUME and loaded.cross_validation == predictor.cross_validation
+
+
+def test_a_model_is_read_again_where_only_smaller_folds_have_a_kernel_reader(table, trunk, tmp_path):
+    uneven = table.select(np.array([*range(16), *[0] * 6]))
+    sizes = [len(fold.train) + len(fold.stop) for fold in folds_of(uneven.formulas, 3, 0)]
+    settings = replace(QUICK, epochs=1, kernel_up_to=min(sizes))
+    model = fine_tune(uneven, trunk, VOLUME, settings, folds=3).model
+    heads = sorted(model.heads, key=lambda head: head.kernel is not None)
+    assert [head.kernel is not None for head in heads] in ([False, False, True], [False, True, True])
+    model = replace(model, heads=heads)  # the fold without one comes first
+    model.save(tmp_path / "model.safetensors")
+    found = PropertyModel.load(tmp_path / "model.safetensors").learnt(table.crystals)
+    np.testing.assert_array_equal(found, model.learnt(table.crystals))
 
 
 def test_an_interrupted_run_continues_with_the_same_result(table, trunk, result, tmp_path):
@@ -405,6 +420,48 @@ def test_a_table_may_name_files(tmp_path):
     assert left_out[0].id == "Ag" and "silver.cif" in left_out[0].reason
 
 
+def test_a_table_may_name_json_of_pymatgen_and_have_spaces_before_names(tmp_path):
+    structure = structure_from_atoms(bulk("Cu"))
+    structure.to(filename=str(tmp_path / "copper.json"))
+    (tmp_path / "packed.json.gz").write_bytes(gzip.compress((tmp_path / "copper.json").read_bytes()))
+    write(tmp_path / "database.json", bulk("Ag"), format="json")
+    (tmp_path / "table.csv").write_text("id, file\na, copper.json\nb, packed.json.gz\nc, database.json \n")
+    records = list(read(open_source(tmp_path / "table.csv")))
+    assert [record.atomic_numbers.tolist() for record in records] == [[29], [29], [47]]
+    np.testing.assert_allclose(records[0].lattice, structure.lattice.matrix)
+
+
+@pytest.mark.parametrize("name", ["table.csv", "lines.jsonl", "list.json", "frames.extxyz", "folder/frames.extxyz"])
+def test_a_file_without_crystals_is_named(predictor, trunk, tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / name).write_text({"table.csv": "id,file,v\n", "list.json": "[]"}.get(name, ""))
+    given = tmp_path / name.partition("/")[0]
+    with pytest.raises(ValueError, match=r"no crystals: .*holds no crystals"):
+        predictor.predict([bulk("Cu"), given])
+    salt = bulk("Cu")
+    salt.info["v"] = 1.0
+    write(tmp_path / "copper.extxyz", salt)
+    table = read_table([open_source(given), open_source(tmp_path / "copper.extxyz")], Target("v"), trunk.elements)
+    assert len(table) == 1 and table.counts == {"no crystals": 1}
+    assert name.rpartition("/")[2] in table.left_out[0].reason
+    if given.is_file():
+        predictor.save(tmp_path / "volume.safetensors")
+        done = CliRunner().invoke(main, ["predict", str(tmp_path / "volume.safetensors"), str(given)])
+        assert done.exit_code == 1 and given.name in done.stderr
+
+
+def test_a_quotation_mark_without_its_second_is_told_where_a_cell_becomes_too_large(tmp_path):
+    (tmp_path / "table.csv").write_text('id,cif,v\nCu,no cif,1\nAg,"' + "data_Ag\n" * 1000)
+    command = ["finetune", str(tmp_path / "table.csv"), "--target", "v", "-o", str(tmp_path / "model")]
+    usual = csv.field_size_limit(1000)
+    try:
+        done = CliRunner().invoke(main, command)
+    finally:
+        csv.field_size_limit(usual)
+    assert done.exit_code == 1 and "after line 2: field larger than field limit" in done.output
+    assert "quotation mark" in done.output and done.exception.__class__ is SystemExit
+
+
 def test_text_in_place_of_a_number_is_shown(tmp_path, trunk):
     bulk("Cu").write(tmp_path / "copper.cif")
     (tmp_path / "table.csv").write_text('id, file , hardness \nCu,copper.cif,3\nAg,copper.cif,"1,234.5"\n')
@@ -589,6 +646,22 @@ def said(file) -> tuple[str, dict]:
 def contents(folder) -> dict:
     """The bytes of every file of a folder."""
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_what_is_large_beside_its_uncertainty_is_written_in_full(table, trunk, tmp_path):
+    """And names with dollar signs are drawn as they are: matplotlib looks for a formula between two."""
+    high = replace(table, values=12000 + table.values / 50, families=[r"$\unit$"] * len(table))
+    target = Target(r"T ($\unit{K}$)")
+    found = fine_tune(high, trunk, target, QUICK, folds=2)
+    write_results(found, tmp_path / "model")
+    written = pd.read_csv(tmp_path / "model" / "predictions.csv")
+    np.testing.assert_allclose(written[target.name], high.values, rtol=1e-8)
+    assert (written.low < written.predicted).all() and (written.predicted < written.high).all()
+    assert f"values: {high.values.min():.7g} to" in (tmp_path / "model" / "model_card.md").read_text()
+    bulk("NaCl", "rocksalt", a=5.6).write(tmp_path / "salt.cif")
+    done = CliRunner().invoke(main, ["predict", str(tmp_path / "model"), str(tmp_path / "salt.cif")])
+    value, low, high_end = (float(one) for one in re.search(r"([\d.]+) ± .* \((.*) to (.*)\)", done.stdout).groups())
+    assert 11900 < low < value < high_end < 12100
 
 
 def test_the_two_commands(command, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,10 +68,23 @@ def predict(model: str, files: tuple[Path, ...], as_json: bool) -> None:
 
 def _line(row: dict) -> str:
     unit = f" {row['unit']}" if row["unit"] else ""
+    digits = _digits(row["value"], row["uncertainty"])
+    value, ends = max(4, digits), max(3, digits)
     return (
-        f"{row['name']}  {row['formula']}  {row['property']}  {row['value']:.4g} ± {row['uncertainty']:.2g}{unit} "
-        f"({row['low']:.3g} to {row['high']:.3g})"
+        f"{row['name']}  {row['formula']}  {row['property']}  {row['value']:.{value}g} ± {row['uncertainty']:.2g}{unit} "
+        f"({row['low']:.{ends}g} to {row['high']:.{ends}g})"
     )
+
+
+def _digits(value: float, uncertainty: float) -> int:
+    """How many digits of a value there are down to the second of its uncertainty; those beyond float32's say nothing.
+
+    >>> _digits(12001.46, 0.18), _digits(45.15, 15.2)
+    (7, 2)
+    """
+    if not value or not 0 < uncertainty < math.inf:
+        return 0
+    return min(7, math.floor(math.log10(abs(value))) - math.floor(math.log10(uncertainty)) + 2)
 
 
 def _read(files: tuple[Path, ...]) -> tuple[list[tuple[str, Crystals]], list[str]]:

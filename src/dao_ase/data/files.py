@@ -15,7 +15,7 @@ import numpy as np
 
 from dao_ase.data.cif import blocks_of, read_cif
 from dao_ase.data.isotopes import atoms_of_poscar, atoms_of_xyz, is_poscar, names_isotopes
-from dao_ase.data.reading import FileSource, Source, bare_name, ending, opened_text, text_of
+from dao_ase.data.reading import FileSource, Source, bare_name, ending, opened_text, rows_of, text_of
 from dao_ase.data.records import Record, RejectedRecord
 from dao_ase.runs import written_twice
 
@@ -121,7 +121,7 @@ class FolderSource:
         """The rows of each file."""
         for file in self.files():
             source: Source = CifSource(file) if ending(file) == ".cif" else AseSource(file)
-            for row, raw in enumerate(source.rows()):
+            for row, raw in enumerate(rows_of(source)):
                 yield source, row, raw
 
     def record(self, row: int, raw: tuple[Source, int, Any]) -> Record:

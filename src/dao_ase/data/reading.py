@@ -60,12 +60,13 @@ class FileSource:
 
 
 def read(source: Source, on_reject: Callable[[Rejected], None] | None = None) -> Iterator[Record]:
-    """The checked records of a source. A row that cannot be taken is handed to ``on_reject``, or logged.
+    """The checked records of a source. A row that cannot be taken is handed to ``on_reject``, or logged; so is a
+    source without rows.
 
     >>> for record in read(open_source("train.csv")):                    # doctest: +SKIP
     ...     print(record.id, record.labels["formation_energy_per_atom"])
     """
-    for row, raw in enumerate(source.rows()):
+    for row, raw in enumerate(rows_of(source)):
         result = take(source, row, raw)
         if isinstance(result, Record):
             yield result
@@ -73,6 +74,13 @@ def read(source: Source, on_reject: Callable[[Rejected], None] | None = None) ->
             on_reject(result)
         else:
             logger.warning("%s, row %d (%s): %s", result.source, result.row, result.id, result.reason)
+
+
+def rows_of(source: Source) -> Iterator[Any]:
+    """The raw rows of a source; of an empty one that it is empty, so that it is left out in words."""
+    rows = iter(source.rows())
+    yield next(rows, RejectedRecord("no crystals", f"{source.name} holds no crystals; is it complete?"))
+    yield from rows
 
 
 def take(source: Source, row: int, raw: Any) -> Record | Rejected:

@@ -9,12 +9,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from dao_ase.data.cif import Cell, blocks_of, read_cif
-from dao_ase.data.described import cell_of_text
+from dao_ase.data.described import cell_of_structure, cell_of_text, structure_in
 from dao_ase.data.reading import (
     MORE_CELLS,
     UNREADABLE,
@@ -23,6 +24,7 @@ from dao_ase.data.reading import (
     ending,
     is_formula,
     opened_text,
+    parsed_json,
     separator,
     text_of,
     with_point,
@@ -131,9 +133,15 @@ class CsvSource(FileSource):
             if not set(STRUCTURE) & set(names):
                 raise ValueError(f"{str(self.path)!r} has no column 'cif', nor one 'file'; it has {names}")
             reader.fieldnames = names
-            for row in reader:
-                if any(value not in (None, END) for value in row.values()):
-                    yield {name: _number(name, value, between) for name, value in row.items()}
+            try:
+                for row in reader:
+                    if any(value not in (None, END) for value in row.values()):
+                        yield {name: _number(name, value, between) for name, value in row.items()}
+            except csv.Error as error:
+                reason = f"{error}; does a quotation mark lack its second?"
+                raise ValueError(
+                    f"{str(self.path)!r} cannot be read on after line {reader.line_num}: {reason}"
+                ) from error
 
     def fingerprint(self) -> str:
         """Changes when the table changes, or a structure file that it names."""
@@ -143,12 +151,16 @@ class CsvSource(FileSource):
             first = next(rows, {})
             if "file" not in first or "cif" in first:
                 return own
-            named = [self.path.parent / (row["file"] or "") for row in chain([first], rows)]
+            named = [self._named(row) for row in chain([first], rows)]
         except (OSError, ValueError, csv.Error):
             return own  # which is said when it is read
         states = [(file.name, file.stat()) for file in named if file.is_file()]
         listing = "\n".join(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states)
         return hashlib.sha256(f"{own}\n{listing}".encode()).hexdigest()
+
+    def _named(self, raw: dict[str, Any]) -> Path:
+        """The structure file beside the table that a row names."""
+        return self.path.parent / (raw["file"] or "").strip()
 
     def _cell(self, raw: dict[str, Any], identifier: str) -> Cell:
         """The crystal of one line, from the text of a CIF, POSCAR or pymatgen's JSON, or from a file beside the table."""
@@ -162,9 +174,11 @@ class CsvSource(FileSource):
             if not raw["cif"]:
                 raise RejectedRecord("broken", "the column 'cif' is empty; is the file complete?", identifier)
             return cell_of_text(raw["cif"])
-        path = self.path.parent / (raw["file"] or "")
+        path = self._named(raw)
         if not path.is_file():
             raise RejectedRecord("broken", f"there is no structure file {raw['file']!r}; is it complete?", identifier)
+        if ending(path) == ".json" and (structure := structure_in(parsed_json(text_of(path)))) is not None:
+            return cell_of_structure(structure, identifier)
         if ending(path) == ".cif":
             return read_cif(_the_only(blocks_of(text_of(path)), raw["file"], identifier))
         from dao_ase.data.files import AseSource

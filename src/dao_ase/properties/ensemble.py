@@ -73,8 +73,9 @@ class PropertyModel:
         tensors: dict[str, Tensor] = {"elements": torch.from_numpy(self.elements)}
         for fold, head in enumerate(self.heads):
             tensors |= {f"fold{fold}.head.{name}": tensor for name, tensor in rounded(head).items()}
-        if any(head.kernel is not None for head in self.heads):  # the same crystals in all folds
-            tensors["reference"] = self.heads[0].reference.half()
+        references = [head.reference for head in self.heads if head.kernel is not None]
+        if references:  # the same crystals in all folds that have a kernel reader; larger folds may have none
+            tensors["reference"] = references[0].half()
         for place, trunk in enumerate(self.trunks):
             prefix = "trunk" if len(self.trunks) == 1 else f"fold{place}.trunk"
             tensors |= {f"{prefix}.{name}": _short(tensor) for name, tensor in trunk.state_dict().items()}

@@ -55,7 +55,7 @@ def predictions_table(result: CrossValidation) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "formula", "fold", target.name, "predicted", "low", "high"])
     for index, identifier in enumerate(result.table.ids):
-        numbers = [f"{value:.6g}" for value in (result.table.values[index], *(column[index] for column in columns))]
+        numbers = [f"{value:.9g}" for value in (result.table.values[index], *(column[index] for column in columns))]
         writer.writerow([identifier, formula_text(result.table.formulas[index]), result.fold[index], *numbers])
     return text.getvalue()
 
@@ -95,8 +95,8 @@ def model_card(result: CrossValidation, found: dict[str, Any]) -> str:
         "",
         f"- data: {len(result.table)} crystals of {len(set(result.table.formulas))} formulas, from "
         f"{', '.join(header.get('sources', ['a list']))}; left out: {left_out}",
-        f"- values: {result.table.values.min():.4g} to {result.table.values.max():.4g}, "
-        f"median {np.median(result.table.values):.4g}",
+        f"- values: {result.table.values.min():.7g} to {result.table.values.max():.7g}, "
+        f"median {np.median(result.table.values):.7g}",
         f"- elements: {elements}",
         "",
         "Cross-validation; crystals of one formula are in one fold, and no fold stops by what it reports on:",
@@ -121,11 +121,16 @@ def _others(header: Mapping[str, Any]) -> str:
     return f"{', a kernel reader' if 'kernel' in names else ''} and trees ({', '.join(shares)})"
 
 
+def _literal(text: str) -> str:
+    """A text that matplotlib draws as it is: between two dollar signs it would look for a formula, and may find none."""
+    return text.replace("$", r"\$")
+
+
 def draw(result: CrossValidation, folder: Path, families: dict[str, dict[str, float]]) -> None:
     """Parity, error by family and calibration, as PNG files."""
     from matplotlib.figure import Figure
 
-    name = result.model.target.learnt_name
+    name = _literal(result.model.target.learnt_name)
     parity = Figure(figsize=(4.5, 4.2), layout="constrained")
     axes = parity.add_subplot()
     axes.errorbar(
@@ -146,7 +151,10 @@ def draw(result: CrossValidation, folder: Path, families: dict[str, dict[str, fl
     error = Figure(figsize=(4.5, 3.2), layout="constrained")
     axes = error.add_subplot()
     largest = sorted(families.items(), key=lambda item: -item[1]["crystals"])[:MANY_FAMILIES]
-    axes.barh([f"{family} ({entry['crystals']})" for family, entry in largest], [entry["MAE"] for _, entry in largest])
+    axes.barh(
+        [_literal(f"{family} ({entry['crystals']})") for family, entry in largest],
+        [entry["MAE"] for _, entry in largest],
+    )
     axes.invert_yaxis()
     axes.set(xlabel=f"mean absolute error of {name}")
 
