@@ -210,6 +210,23 @@ def test_what_is_said_of_the_geometry_is_said_of_the_new_one(folder):
     assert not {"energy_per_atom", "converged"} & read(folder / "steps.traj").info.keys()
 
 
+def test_results_of_the_old_geometry_go(folder):
+    """As pymatgen's structures bear them among their properties; an XYZ file has no room for those and the new ones."""
+    salt = Structure(
+        Lattice.cubic(3.3), ["Cs", "Cl"], [[0] * 3, [0.5] * 3],
+        site_properties={"forces": [[1.0, 0, 0]] * 2, "label": [1, 2]}, properties={"energy": -99.0, "stress": 7, "row": 3},
+    )  # fmt: skip
+    salt.to(str(folder / "in.json"))
+    done = run(folder, "relax", folder / "in.json", "--steps", 0, "-o", folder / "out.extxyz", "--traj", folder / "all.xyz",
+               "--json")  # fmt: skip
+    (row,) = json.loads(done.stdout)
+    for name in ("out.extxyz", "all.xyz"):
+        out = read(folder / name)
+        assert out.get_potential_energy() == pytest.approx(row["end"]["energy"])
+        assert np.abs(out.get_forces()).max() < 0.1
+        assert out.info["row"] == 3 and out.get_array("label").tolist() == [1, 2]
+
+
 @pytest.mark.parametrize("name", ["out.cif", "out.vasp"])
 def test_left_handed_cells_are_not_mirrored(folder, name):
     quartz = Structure.from_spacegroup(

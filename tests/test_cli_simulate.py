@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 from ase.build import bulk, molecule
 from ase.constraints import FixAtoms, FixBondLengths, Hookean
@@ -40,6 +41,28 @@ def test_equation_of_state_of_salt(folder):
     assert (folder / "out" / "eos.png").stat().st_size > 5000
     assert "GPa" in run("eos", "salt.cif", "--points", 5).stdout
     assert (folder / "salt_eos" / "eos.png").exists()
+
+
+def test_each_structure_of_a_file_has_a_folder_of_its_own(folder):
+    for index in (0, 1):
+        assert run("eos", "two.extxyz", "--index", index, "--points", 5, "--no-relax").exit_code == 0
+    formulas = [json.loads((folder / f"two_{index}_eos" / "eos.json").read_text())["formula"] for index in (0, 1)]
+    assert formulas == ["Cu", "ClNa"]
+
+
+def test_copies_of_a_cell_do_not_move_as_one(folder):
+    moving = bulk("NaCl", "rocksalt", a=5.7)
+    moving.set_momenta([[3.0, 0, 0], [0, 2, 0]])
+    write(folder / "moving.traj", moving)
+    settings = ["moving.traj", "--ensemble", "nve", "--supercell", 2, 1, 1, "-o", "out"]
+    done = run("md", *settings, "--steps", 10)
+    assert done.exit_code == 0, done.output
+    assert "has velocities for one cell, not for all copies of it; new ones are drawn" in done.stderr
+    first = read(folder / "out" / "md.traj", 0).get_momenta()
+    assert np.abs(first[:2] - first[2:]).max() > 0.1
+    assert run("md", *settings, "--steps", 20).exit_code == 0
+    assert run("md", "moving.traj", "--ensemble", "nve", "--steps", 0, "-o", "one").stderr == ""
+    assert read(folder / "one" / "md.traj", 0).get_momenta() == pytest.approx(moving.get_momenta())
 
 
 def test_an_equation_of_state_across_two_structures_is_doubted(folder, monkeypatch):

@@ -104,6 +104,38 @@ def test_cluster_backend_says_how_to_install_it(monkeypatch):
         search(bulk("Cu"), 3.0, "cluster")
 
 
+@pytest.mark.parametrize("periodic", [[True, True, False], [True, False, False]])
+def test_an_atom_that_flew_away_from_a_slab_is_left_alone(periodic):
+    """Vesin's own search along free axes takes a minute here."""
+    slab = Atoms(
+        "Au3", positions=[[0, 0, 0], [1.5, 1.5, 2], [0.3, 0.2, 2e4]], cell=np.diag([3.0, 3.0, 9.0]), pbc=periodic
+    )
+    near = slab[:2]
+    assert both_directions(search(slab, 2.9)) == as_set(*neighbor_list("ijS", near, 2.9))
+    assert {2} < {int(atom) for atom in search(slab, 3.1).first}  # its own image
+
+
+@pytest.mark.parametrize(
+    "atoms",
+    [
+        Atoms("H2", positions=[[0, 0, 0], [1e7, 0, 0]]),
+        Atoms("H3", positions=[[0, 0, 0], [1e4, 0, 0], [0, 1e4, 0]]),
+        Atoms("H2", positions=[[0, 0, 0], [0, 0, 1e7]], cell=np.diag([5.0, 5.0, 0.0]), pbc=[True, True, False]),
+        Atoms("H", cell=np.diag([1e7, 5.0, 5.0]), pbc=True),
+        Atoms("H", cell=np.diag([5.0, 4e3, 4e3]), pbc=True),
+    ],
+)
+def test_atoms_that_flew_apart_do_not_end_the_process(atoms):
+    """Vesin divides by zero there, which no Python survives."""
+    with pytest.raises(ValueError, match=r"too long or too flat a space .* flown away, or lengths are in other units"):
+        search(atoms, 5.0)
+
+
+@pytest.mark.parametrize("corner", [[4e4, 0, 0], [900, 900, 0], [1800, 1800, 8], [1e6, 1e6, 1e6]])
+def test_atoms_that_are_merely_far_apart_have_no_pairs(corner):
+    assert not len(search(Atoms("H2", positions=[[0, 0, 0], corner]), 5.0).first)
+
+
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="finite"):
         find_pairs(torch.tensor([[0.0, 0.0, torch.nan]]), torch.eye(3), 3.0)

@@ -15,12 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 SKEWED = 0.1
 """The least volume of a cell, in that of a box with edges as long; flatter ones have too many images to search."""
 FARTHEST = 1e8
 """Å; where no periodic cell holds them, atoms that are farther apart are divided into more boxes than can be counted."""
+MOST_BOXES = 1e5
+"""Into more boxes vesin divides no space: it makes them larger, and the process ends where an axis has less than one."""
 
 
 class Pairs(NamedTuple):
@@ -165,10 +168,35 @@ def _find_with_vesin(
     from vesin import NeighborList
 
     calculator = NeighborList(cutoff=float(cutoff), full_list=True, n_threads=1)
-    points, box = positions.double().cpu().numpy(), lattice.double().cpu().numpy()
-    first, second, shift = calculator.compute(points, box, periodic, "ijS")
+    points, cell = positions.double().cpu(), lattice.double().cpu()
+    box = (cell if all(periodic) or not len(points) else _boxed(points, cell, cutoff, periodic)).numpy()
+    _refuse_scattered(box, cutoff)
+    first, second, shift = calculator.compute(points.numpy(), box, True, "ijS")
     as_tensor = lambda array: torch.from_numpy(array.astype(np.int64)).to(positions.device)  # noqa: E731
     return as_tensor(first), as_tensor(second), as_tensor(shift).view(-1, 3)
+
+
+def _boxed(positions: Tensor, lattice: Tensor, cutoff: float, periodic: tuple[bool, ...]) -> Tensor:
+    """The lattice with a period where there is none, across which no atom sees another: vesin is slow with free axes."""
+    full = _completed(lattice, periodic) if any(periodic) else torch.eye(3, dtype=lattice.dtype)
+    coords = positions @ torch.linalg.inv(full)
+    lengths = coords.amax(0) - coords.amin(0) + 2 * cutoff
+    return full * torch.where(torch.tensor(periodic), 1.0, lengths).unsqueeze(1)
+
+
+def _refuse_scattered(box: NDArray, cutoff: float) -> None:
+    """An error for a space so long or so flat that vesin would have less than one box along an axis."""
+    if np.maximum(np.linalg.norm(box, axis=1) / cutoff, 1).prod() < MOST_BOXES or not np.linalg.det(box):
+        return
+    heights = 1 / np.linalg.norm(np.linalg.inv(box), axis=0)
+    boxes = np.maximum(heights / cutoff, 1)
+    scale = np.cbrt(MOST_BOXES / boxes.prod())
+    if scale < 1 and scale * boxes.min() < 2:  # its roundings may take one
+        sides = " × ".join(f"{side:.3g}" for side in heights.tolist())
+        raise ValueError(
+            f"the atoms, or their cell, take {sides} Å, too long or too flat a space for a search of neighbours: an atom "
+            "has flown away, or lengths are in other units"
+        )
 
 
 def _find_with_cluster(

@@ -81,6 +81,18 @@ def test_atoms_at_rest_get_velocities(tmp_path):
     assert len(run(tmp_path / "a.traj", 20, resting, **settings)) == 1
 
 
+def test_frames_keep_what_other_programs_begin_with(tmp_path):
+    iron = bulk("Fe", cubic=True)
+    iron.set_initial_magnetic_moments([2, -2])
+    iron.set_initial_charges([1, -1])
+    for steps in (10, 20):
+        list(run_dynamics(iron, DAOCalculator(), steps, tmp_path / "a.traj"))
+    with Trajectory(tmp_path / "a.traj") as file:
+        for atoms in file:
+            assert atoms.get_initial_magnetic_moments().tolist() == [2, -2]
+            assert atoms.get_initial_charges().tolist() == [1, -1]
+
+
 def test_a_barostat_keeps_the_temperature_of_few_atoms(tmp_path):
     atoms = bulk("Ar", "fcc", a=4.1) * (2, 1, 1)
     atoms.set_momenta([[1.5, 0.2, 0.0], [0.5, -0.3, 0.4]])

@@ -53,7 +53,7 @@ def eos(
     from dao_ase.whole_files import replacing_together, write_json, write_text
 
     one, crystal = read_crystal(file, index)
-    folder = results_folder(output, file, "eos")
+    folder = results_folder(output, file, "eos", index)
     try:
         fit = equation_of_state(
             crystal, load_potential(model, usable_device(device), dtype), span=span / 100, points=points, relax_first=relax,

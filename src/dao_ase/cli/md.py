@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from dao_ase.cli.inputs import Input
     from dao_ase.simulate.trajectory import DynamicsSettings, Observation
 
 ATOM_BYTES = 16 * 8
@@ -60,11 +61,11 @@ def md(
     one = read_structure(file, index)
     if min(supercell) < 1:
         raise click.ClickException(f"the supercell {list(supercell)} is not three positive whole numbers")
-    folder = results_folder(output, file, "md")
+    folder = results_folder(output, file, "md", index)
     try:
         size = len(one.atoms) * prod(supercell)
         refuse_too_large(ATOM_BYTES * size, f"the positions and forces of {size} atoms")
-        atoms = one.atoms if size == len(one.atoms) else one.atoms * supercell  # bonds and springs cannot be repeated
+        atoms = one.atoms if max(supercell) == 1 else _repeated(one, supercell)
         settings = DynamicsSettings(ensemble, temperature, timestep, pressure, damping, interval, seed)
         calculator = DAOCalculator(model, device=device, dtype=dtype)
         problem = _run(atoms, calculator, steps, folder, settings)
@@ -77,6 +78,21 @@ def md(
     if problem is not None:
         click.echo(problem, err=True)
         raise click.exceptions.Exit(INTERRUPTED if problem == CONTINUES else 1)
+
+
+def _repeated(one: Input, supercell: tuple[int, int, int]) -> Atoms:
+    """The atoms in a repeated cell, without their velocities: with these the copies would move as one for ever.
+
+    Bonds and springs cannot be repeated, not even once.
+    """
+    atoms = one.atoms * supercell
+    if atoms.has("momenta"):
+        if atoms.get_momenta().any():
+            click.echo(
+                f"{one.name}: has velocities for one cell, not for all copies of it; new ones are drawn", err=True
+            )
+        del atoms.arrays["momenta"]
+    return atoms
 
 
 def _run(atoms: Atoms, calculator: Any, steps: int, folder: Path, settings: DynamicsSettings) -> str | None:

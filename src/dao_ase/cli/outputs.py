@@ -41,11 +41,15 @@ def moving(converged: bool | None) -> str:
     return ", not at rest" if converged is not None and not converged else ""
 
 
-def results_folder(output: Path | None, source: Path, kind: str) -> Path:
-    """The folder for results: the one asked for, or ``NAME_kind`` here for NAME.cif(.gz); an error if it cannot be had."""
+def results_folder(output: Path | None, source: Path, kind: str, index: int | None = None) -> Path:
+    """The folder for results: the one asked for, or ``NAME_kind`` here for NAME.cif(.gz); an error if it cannot be had.
+
+    Where one of several structures was chosen it is ``NAME_index_kind``, so that the next does not take its place.
+    """
     from dao_ase.data.reading import bare_name
 
-    folder = output if output is not None else Path(f"{bare_name(source)}_{kind}")
+    name = bare_name(source) if index is None else f"{bare_name(source)}_{index}"
+    folder = output if output is not None else Path(f"{name}_{kind}")
     _refuse_closed(folder)
     return folder
 

@@ -49,7 +49,7 @@ def phonons(
     from dao_ase.whole_files import replacing_together, write_json, write_text
 
     one, crystal = read_crystal(file, index)
-    folder = results_folder(output, file, "phonons")
+    folder = results_folder(output, file, "phonons", index)
     try:
         potential = load_potential(model, usable_device(device), dtype)
         if relax:

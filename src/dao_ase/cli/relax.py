@@ -18,6 +18,8 @@ STALE = ("momenta", "spacegroup_kinds")
 """Arrays of ASE's readers that no longer hold when atoms have moved."""
 OF_THE_GEOMETRY = ("energy_per_atom", "e_above_hull", "space_group", "converged", "relax_steps")
 """Remarks of DAO-G and of a screening on a geometry, which are not true of another one."""
+RESULTS = ("energy", "free_energy", "energies", "forces", "stress")
+"""What is computed anew. Files may hold those of the old geometry, too, and an XYZ file has no room for both."""
 REMARKS = str | int | float | list
 """Types of remarks that every format can write, beside numpy's."""
 
@@ -39,7 +41,9 @@ REMARKS = str | int | float | list
 @click.option("--device", help="cpu or cuda. Default: cuda where there is one.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File for the relaxed structures, or a folder.")
-@click.option("--traj", type=click.Path(dir_okay=False, path_type=Path), help="File for every step (any ASE format).")
+@click.option(
+    "--traj", type=click.Path(dir_okay=False, path_type=Path), help="File of every step (.traj, .extxyz, .db)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def relax(
     files: tuple[Path, ...], fmax: float, steps: int, pressure: float, cell: str, keep_symmetry: bool,
@@ -166,12 +170,12 @@ def _atoms(one: Input, frame: Frame) -> Atoms:
     lattice = np.sign(np.linalg.det(frame.lattice)) * frame.lattice
     atoms = Atoms(one.atoms.numbers, positions=frame.positions, cell=lattice, pbc=True)
     for name, values in one.atoms.arrays.items():
-        if name not in (*atoms.arrays, *STALE):
+        if name not in (*atoms.arrays, *STALE, *RESULTS):
             atoms.set_array(name, values)
     atoms.info = {
         name: value
         for name, value in one.atoms.info.items()
-        if name not in OF_THE_GEOMETRY and isinstance(value, REMARKS | np.generic | np.ndarray)
+        if name not in (*OF_THE_GEOMETRY, *RESULTS) and isinstance(value, REMARKS | np.generic | np.ndarray)
     }
     atoms.info["file"] = one.name
     stress = full_3x3_to_voigt_6_stress(frame.stress)

@@ -74,7 +74,10 @@ def training_set(
     refuse_other_scales(target, values)
     features = features_of(trunk, graphs, constants, tick)
     if len(strange := np.flatnonzero(~features.isfinite().all(1).numpy())):
-        raise ValueError(f"crystal {table.ids[strange[0]]} cannot be learnt; do two of its atoms stand on one place?")
+        raise ValueError(
+            f"crystal {table.ids[strange[0]]} cannot be learnt: two of its atoms stand nearly on one place, or its cell is "
+            "far too small; mend it or leave it out"
+        )
     number = {formula: place for place, formula in enumerate(dict.fromkeys(table.formulas))}
     groups = np.array([number[formula] for formula in table.formulas], dtype=np.int64)
     return TrainingSet(graphs, constants, features, torch.from_numpy(values).float(), groups)

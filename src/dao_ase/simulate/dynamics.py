@@ -131,6 +131,9 @@ def _refuse_immovable(atoms: Atoms, settings: DynamicsSettings) -> None:
 
 def _prepare(atoms: Atoms, settings: DynamicsSettings) -> Atoms:
     moving = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc, tags=atoms.get_tags())
+    for name in ("initial_magmoms", "initial_charges"):  # for other programs, to which frames are given
+        if atoms.has(name):
+            moving.set_array(name, atoms.get_array(name))
     moving.set_masses(atoms.get_masses())
     moving.set_constraint(atoms.constraints)
     masses = moving.get_masses()
