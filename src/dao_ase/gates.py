@@ -15,8 +15,8 @@ VOLUME_PER_ATOM = (2.0, 400.0)
 """Å³; solid hydrogen under pressure and caesium lie well inside."""
 DENSEST = 0.1
 """Å³ per atom; in less, an atom has ten thousand neighbours."""
-MAX_ASPECT = 12.0
-"""Largest over smallest distance between opposite faces of the cell."""
+MAX_ASPECT = 20.0
+"""Largest over smallest distance between opposite faces of the cell; four layers under a vacuum reach 15."""
 
 
 def refusal(structure: Structure) -> str | None:
