@@ -20,6 +20,7 @@ from dao_ase.compare.plots import line_plot
 from dao_ase.compare.search import SPHERES, SearchSettings, _to_refine, random_cell
 from dao_ase.compare.tasks import Crystal, polymorphs
 from dao_ase.espresso import pseudopotentials
+from dao_ase.espresso.output import parse
 from dao_ase.espresso.running import Machine
 from dao_ase.radii import COVALENT_RADII
 from pseudo import LIST, write_upf
@@ -83,6 +84,15 @@ def test_relaxation_and_its_page(folder):
         assert words in page
 
 
+def test_energy_of_a_relaxed_cell_is_that_of_its_own_plane_waves(folder):
+    report = compare_all([Crystal("silicon", bulk("Si", a=5.6))], settings(folder, "vc-relax"))
+    steps = parse((PRINTED / "vc_relax.pwo").read_text()).steps
+    assert steps[-1].energy != steps[-2].energy, "the way keeps the plane waves of the cell from which it began"
+    row = report["rows"][0]["methods"]["pw.x"]
+    assert row["energy_per_atom"] == steps[-1].energy / 2
+    assert row["energies"][-1] == pytest.approx((steps[-2].energy - steps[0].energy) / 2)
+
+
 def test_pressure_that_is_left_is_a_remark(folder, monkeypatch):
     monkeypatch.setattr(espresso_method, "ENOUGH", 0.001)
     report = compare_all([Crystal("silicon", bulk("Si", a=5.6))], settings(folder, "vc-relax"))
@@ -103,6 +113,14 @@ def test_equation_of_state_of_a_peer(folder):
     assert min(copper["energies"]) == 0
     problem = report["rows"][0]["methods"]["pw.x"]["problem"]
     assert "no PBE pseudopotential of Cu" in problem and len(report["problems"]) == 1
+
+
+def test_equation_of_state_without_a_minimum_is_a_problem(folder):
+    stretched = Crystal("copper", bulk("Cu", a=4.4))
+    report = compare_all([stretched], settings(folder, "eos", peers=[EMT]))
+    assert report["rows"][0]["methods"][EMT]["volume"] is None
+    (said,) = [problem for problem in report["problems"] if EMT in problem]
+    assert "no minimum between 0.94 and 1.06 times the volume" in said and "nearer to rest" in said
 
 
 def test_without_the_program_the_rest_is_reported(folder, monkeypatch):

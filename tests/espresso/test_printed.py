@@ -64,6 +64,19 @@ def test_ends_are_told_apart():
     assert printed("unrelaxed").done and not printed("unrelaxed").relaxed and printed("unrelaxed").steps
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "     Damped Dynamics: convergence achieved in  12 steps\n",
+        "     FIRE: convergence achieved in  9 steps\n",
+        "     Wentzcovitch Damped Dynamics:\n     convergence achieved, Efinal=    -22.83123456\n",
+    ],
+)
+def test_relaxed_by_another_way_than_bfgs(words):
+    text = (PRINTED / "unrelaxed.pwo").read_text()
+    assert parse(text + words).relaxed and not parse(text).relaxed
+
+
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.8, 0.97])
 def test_output_that_ends_in_the_middle(share):
     text = (PRINTED / "vc_relax.pwo").read_text()

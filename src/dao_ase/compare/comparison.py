@@ -171,7 +171,10 @@ def _of_search(settings: Settings) -> dict[str, Any]:
 
 
 def _problems(rows: Sequence[Row]) -> list[str]:
-    """What went wrong, each thing once, behind all that it befell; a relaxation that did not end is a problem, too."""
+    """What went wrong, each thing once, behind all that it befell.
+
+    A relaxation that did not end is a problem, too, and so is an equation of state without a minimum.
+    """
     befell: dict[str, list[str]] = {}
     for row in rows:
         for problem in row.get("problems", []):
@@ -179,7 +182,7 @@ def _problems(rows: Sequence[Row]) -> list[str]:
         for name, one in row.get("methods", {}).items():
             if "problem" in one:
                 befell.setdefault(one["problem"], []).append(f"{row['name']}, {name}")
-            elif one.get("converged") is False:
+            elif "end" in one["notes"] and not one.get("converged"):
                 befell.setdefault(one["notes"]["end"], []).append(f"{row['name']}, {name}")
     return [f"{'; '.join(where)}: {problem}" if where else problem for problem, where in befell.items()]
 

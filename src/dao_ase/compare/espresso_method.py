@@ -84,6 +84,7 @@ class Espresso:
         return Relaxed(
             [one.energy for one in path], steps[-1].lattice, steps[-1].positions, result.complete,
             times_taken(result), notes | {"end": str(result.problem or "converged")},
+            None if path is steps else steps[-1].energy,  # the way's depends on the cell from which it began
         )  # fmt: skip
 
     def run(

@@ -57,7 +57,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Relaxed:
-    """A relaxation: the energies (eV) on the way, the end (Å), whether it converged, and ``notes``."""
+    """A relaxation: the energies (eV) on the way, the end (Å), whether it converged, and ``notes``.
+
+    ``energy`` is that of the end where it was computed otherwise than the way; None where it is the way's last.
+    """
 
     energies: list[float]
     lattice: Array
@@ -65,6 +68,7 @@ class Relaxed:
     converged: bool
     times: Times
     notes: dict[str, Any] = field(default_factory=dict)
+    energy: float | None = None
 
 
 @runtime_checkable

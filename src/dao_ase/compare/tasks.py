@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 TASKS = ("scf", "relax", "vc-relax", "eos", "search")
 VOLUMES = (0.94, 0.97, 1.0, 1.03, 1.06)
 """Of the volume given, in an equation of state."""
+NO_MINIMUM = (
+    f"the energies have no minimum between {VOLUMES[0]} and {VOLUMES[-1]} times the volume given, so there is no volume and "
+    "no bulk modulus; begin from a structure nearer to rest, as --task vc-relax or dao-ase relax finds it"
+)
 Row = dict[str, Any]
 
 
@@ -100,7 +104,7 @@ def relaxed_row(atoms: Atoms, found: Relaxed) -> Row:
     end.set_positions(found.positions)
     count = len(end)
     return {
-        "energy_per_atom": found.energies[-1] / count,
+        "energy_per_atom": (found.energies[-1] if found.energy is None else found.energy) / count,
         "energies": [(energy - found.energies[0]) / count for energy in found.energies],
         "converged": found.converged,
         "cell": figures.cell_of(found.lattice),
@@ -132,7 +136,7 @@ def _eos(crystal: Crystal, method: Method) -> Row:
         "volume": fit["volume"],
         "bulk_modulus": fit["bulk_modulus"],
         "times": times_of(spent),
-        "notes": {},
+        "notes": {} if fit["volume"] is not None else {"end": NO_MINIMUM},
     }
 
 

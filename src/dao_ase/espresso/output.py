@@ -15,6 +15,8 @@ RYDBERG = 13.605693122994
 STOPPED = ("Maximum CPU time exceeded", "Program stopped by user request")
 """By ``max_seconds``, or by a file ``pwscf.EXIT`` that someone put into the calculation's folder."""
 NOT_CONVERGED = "convergence NOT achieved"
+RELAXED = re.compile(r"bfgs converged in|(Damped Dynamics|FIRE): convergence achieved|convergence achieved, +Efinal=")
+"""By BFGS, or by what ``ion_dynamics`` and ``cell_dynamics`` name in its place."""
 CLOCK = re.compile(r"(?:(\d+)d)?\s*(?:(\d+)h)?\s*(?:(\d+)m)?\s*(?:([\d.]+)s)?\s*$")
 
 
@@ -82,7 +84,7 @@ def parse(text: str) -> Output:
         done="JOB DONE." in text,
         out_of_time=any(words in text for words in STOPPED),
         scf_converged=NOT_CONVERGED not in text,
-        relaxed="bfgs converged in" in text,
+        relaxed=RELAXED.search(text) is not None,
         message=_message(text),
     )
 
