@@ -442,6 +442,16 @@ def test_evaluate_leaves_out_what_was_trained_on(tmp_path, weights):
     assert report["references"] == 2 and report["settings"]["unseen by"] == "train.npz"
 
 
+def test_identifiers_made_of_a_files_name_are_no_identifiers_of_what_was_trained_on(tmp_path, weights):
+    for folder in ("train", "test"):
+        (tmp_path / folder).mkdir()
+        salts = [Atoms("NaCl", cell=[a, a, a], scaled_positions=[[0, 0, 0], [0.5] * 3], pbc=True) for a in (4, 5)]
+        write(tmp_path / folder / "all.extxyz", salts)
+    arguments = ["evaluate", str(tmp_path / "test" / "all.extxyz"), "--weights", weights, "-o", str(tmp_path / "out")]
+    result = run(*arguments, "--unseen-by", str(tmp_path / "train" / "all.extxyz"))
+    assert result.exit_code == 1 and "have no identifiers" in result.output
+
+
 def test_evaluate_counts_what_it_can_not_make(tmp_path, weights):
     salts = [Atoms("NaCl", cell=[4, 4, 4], scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]], pbc=True) for _ in range(2)]
     write(tmp_path / "some.extxyz", [*salts, Atoms("XeCl", cell=[4, 4, 4], positions=[[0, 0, 0], [2, 2, 2]], pbc=True)])

@@ -82,7 +82,9 @@ def test_validity_and_gates():
     assert refusal(CLASH) == "distance"
     assert refusal(Structure(Lattice.orthorhombic(2, 3, 60), ["Na"], [[0, 0, 0]])) == "aspect"
     layers = Lattice.hexagonal(3.19, 39.8)  # four layers of a dichalcogenide under a vacuum, as they are published
-    assert refusal(Structure(layers, ["Mo", "S", "S"], [[0, 0, 0], [1 / 3, 2 / 3, 0.04], [1 / 3, 2 / 3, -0.04]])) is None
+    assert (
+        refusal(Structure(layers, ["Mo", "S", "S"], [[0, 0, 0], [1 / 3, 2 / 3, 0.04], [1 / 3, 2 / 3, -0.04]])) is None
+    )
     assert refusal(Structure(Lattice.cubic(1), ["Na"], [[0, 0, 0]])) == "volume"
     skewed = Lattice.from_parameters(4, 4, 4, 90, 90, 5)  # no edge is short, but one diagonal is
     assert refusal(Structure(skewed, ["Na"], [[0, 0, 0]])) == "distance"

@@ -112,3 +112,7 @@ def test_what_cannot_be_relaxed_is_said(store, tmp_path):
     bare = build([open_source(tmp_path / "bare.npz")], tmp_path / "bare", BuildRules(1, 9, None, deduplicate=False))
     with pytest.raises(ValueError, match="no label e_above_hull"):
         mend(bare, tmp_path / "new")
+    arguments = [str(store.path), "-o", str(tmp_path / "none"), "--lower", "5", "--upper", "6", "--workers", "1"]
+    none = CliRunner().invoke(main, ["data", "relax", *arguments])
+    assert none.exit_code == 0 and "no crystal is 5 to 6 eV/atom above the hull" in none.output
+    assert "None" not in none.output

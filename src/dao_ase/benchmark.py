@@ -19,6 +19,7 @@ from dao_ase.cell_sampler import prototype_ranks
 from dao_ase.cells import seed_of
 from dao_ase.composition import Composition, reduced_key
 from dao_ase.convert import from_structures
+from dao_ase.data.reading import given_ids
 from dao_ase.data.records import Rejected
 from dao_ase.data.sources import open_source, read
 from dao_ase.evaluate import PairResult, ReferenceResult, compare, summarise
@@ -192,8 +193,16 @@ def predict(
 
 
 def identifiers(file: Path) -> frozenset[str]:
-    """The identifiers of the crystals of a file."""
-    return frozenset(one.id for one in read(open_source(file)))
+    """The identifiers of the crystals of a file, but for those that are made of its name and their row."""
+    unread: list[Rejected] = []
+    found = list(read(open_source(file), unread.append))
+    if not found:
+        raise ValueError(f"{str(file)!r} holds no crystal that can be read: {unread[0].reason}")
+    if not (known := given_ids([*found, *unread])):
+        raise ValueError(
+            f"the crystals of {str(file)!r} have no identifiers, by which those of a benchmark are left out"
+        )
+    return known
 
 
 def references(

@@ -56,7 +56,7 @@ class CellRules:
     def _usual_formula_units(self, reduced: Composition, largest: int) -> dict[int, float]:
         """Formula units and their weights among training crystals of this kind of formula, in cells that are allowed."""
         kind = "-".join(str(count) for count in sorted(count for _, count in reduced.counts))
-        for row in (self.formula_units.get(kind, {}), self.formula_units["any"]):
+        for row in (self.formula_units.get(kind, {}), self.formula_units.get("any", {})):
             fitting = {int(z): float(w) for z, w in row.items() if int(z) * reduced.num_atoms <= largest}
             if fitting:
                 return fitting

@@ -181,7 +181,8 @@ class Denoiser(nn.Module):
         """Sets the standardisation from the crystals that will be trained on."""
         vector = lattices.split_volume(lattices.to_log_vector(lattice), num_atoms, -1)
         self.code_mean.copy_(vector.mean(0))
-        self.code_std.copy_(vector.std(0).clamp_min(1e-3))
+        spread = vector.std(0) if len(vector) > 1 else torch.zeros_like(vector[0])  # of one crystal it is not a number
+        self.code_std.copy_(spread.clamp_min(1e-3))
 
     def same_code(self, other: Denoiser) -> bool:
         """Whether another denoiser standardises lattices in the same way, so that one reads the codes of the other."""

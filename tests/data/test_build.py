@@ -135,6 +135,21 @@ def test_repeated_ids_and_excluded_ids(tmp_path):
     assert store.about["counts"]["left out"] == {"excluded id": 1, "repeated id": 1}
 
 
+def test_excluded_rows_that_cannot_be_read_count_by_their_identifiers(tmp_path):
+    source = write_npz(tmp_path / "a.npz", {"mp-1": rock_salt(), "mp-2": rutile(), "mp-3": quartz()})
+    broken = "mp-1,no structure\n"
+    (tmp_path / "none.csv").write_text("material_id,cif\n" + broken)
+    with pytest.raises(
+        ValueError, match=r"none\.csv' holds no crystal to leave out that can be read: 'no structure' begins"
+    ):
+        build([open_source(source)], tmp_path / "store", replace(AS_IS, exclude=(str(tmp_path / "none.csv"),)))
+    write_csv(tmp_path / "some.csv", {"mp-2": rutile()})
+    with (tmp_path / "some.csv").open("a") as table:
+        table.write("1,mp-1,NaCl,no structure\n")
+    store = build([open_source(source)], tmp_path / "store", replace(AS_IS, exclude=(str(tmp_path / "some.csv"),)))
+    assert store.ids.tolist() == ["mp-3"]
+
+
 def test_files_of_one_name_do_not_share_identifiers(tmp_path):
     for folder, metals in {"a": ("Cu", "Ag", "Au"), "b": ("Ni", "Pd", "Pt")}.items():
         (tmp_path / folder).mkdir()

@@ -57,20 +57,44 @@ def test_training_lowers_the_validation_loss(tmp_path, process):
     assert lines[-1]["step"] == 150 and any("val_loss" in line for line in lines)
 
 
-def test_termination_saves_and_leaves(tmp_path, monkeypatch):
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_termination_saves_and_leaves(tmp_path, monkeypatch, number):
+    before = signal.getsignal(number)
     run = trainer(tmp_path, total_steps=1000)
     step = run._train_step
 
     def killed_at_seven() -> dict[str, float]:
         if run.step == 6:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return step()
 
     monkeypatch.setattr(run, "_train_step", killed_at_seven)
     run.run(progress=False)
     assert trainer(tmp_path, total_steps=1000).step == 7
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_interrupted_within_a_step_training_goes_on_exactly(tmp_path, monkeypatch, times):
+    """One Ctrl-C lets the step end; a second leaves at once, and its step is taken again from the state before."""
+    whole = trainer(tmp_path / "whole", total_steps=12)
+    whole.run(progress=False)
+    run = trainer(tmp_path / "run", total_steps=12)
+    run.run(minutes=1e-9, progress=False)
+    loss = run.objective.loss
+
+    def interrupted(*arguments):
+        if run.step == 3:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+        return loss(*arguments)
+
+    monkeypatch.setattr(run.objective, "loss", interrupted)
+    run.run(progress=False)
+    second = trainer(tmp_path / "run", total_steps=12)
+    assert second.step == (4 if times == 1 else 1)
+    second.run(progress=False)
+    assert all(one.equal(whole.average.tensors[name]) for name, one in second.average.tensors.items())
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -169,7 +193,9 @@ def test_config_file_round_trip(tmp_path):
     ("text", "reason"),
     [("learn = 1", "unknown training settings"), ("= 3", "not valid TOML"), ('schedule = "step"', "schedule"),
      ("total_steps = 0", "at least 1"), ('total_steps = "6"', "total_steps is '6'; it must be of the type int"),
-     ('compile = "no"', "type bool"), ("seed = true", "type int"), ("model = 3", "type dict")],
+     ('compile = "no"', "type bool"), ("seed = true", "type int"), ("model = 3", "type dict"),
+     ("gradient_clip = -1.0", "gradient_clip is -1.0; it must be above 0"), ("weight_decay = -1.0", "at least 0"),
+     ("ema_decay = 2.0", "ema_decay is 2.0; it must lie")],
 )  # fmt: skip
 def test_bad_config_is_a_clear_error(tmp_path, text, reason):
     file = tmp_path / "run.toml"

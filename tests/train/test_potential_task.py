@@ -109,6 +109,24 @@ def test_neighbor_cache_is_kept_and_checked(tmp_path):
     assert all((getattr(first, name) == getattr(again, name)).all() for name in ("first", "second", "shift", "degree"))
     with pytest.raises(ValueError, match="6 frames, not of 3"):
         NeighborCache(data.select(np.arange(3)), model, tmp_path / "pairs.npz")
+    shorter = Potential(replace(model.config, cutoff_offset=1.5))
+    for others in [(replace(data, lattice=1.1 * data.lattice), model), (data, shorter)]:
+        with pytest.raises(ValueError, match="of other frames, or within other cutoffs; delete it"):
+            NeighborCache(*others, tmp_path / "pairs.npz")
+    with np.load(tmp_path / "pairs.npz") as file:
+        np.savez(tmp_path / "older.npz", **{name: file[name] for name in file.files if name != "key"})
+    assert (NeighborCache(data, model, tmp_path / "older.npz").first == first.first).all()
+
+
+def test_files_of_labels_are_refused_in_words(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file of labels .*none\.npz"):
+        LabelledCrystals.load(tmp_path / "none.npz")
+    np.savez(tmp_path / "bare.npz", n_atoms=np.array([1]), energy=np.zeros(1), numbers=np.array([6]))
+    with pytest.raises(ValueError, match=r"bare\.npz' cannot be read as a file of labels: .*frac_coords"):
+        LabelledCrystals.load(tmp_path / "bare.npz")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "bare.npz").read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"cut\.npz' cannot be read as a file of labels"):
+        LabelledCrystals.load(tmp_path / "cut.npz")
 
 
 def test_unknown_energies_teach_nothing_about_energies():

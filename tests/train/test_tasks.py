@@ -111,6 +111,22 @@ def test_training_can_start_from_weights(folder):
     assert all(tensor.equal(expected[name]) for name, tensor in trainer.model.state_dict().items())
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_run_on_one_crystal_generates(folder, tmp_path):
+    """The spread of one lattice is not a number, and weights that hold it make nothing."""
+    write_rock_salts(tmp_path / "salt.npz", 1)
+    build([open_source(tmp_path / "salt.npz")], tmp_path / "store", BuildRules(min_atoms=1))
+    text = (folder / "run.toml").read_text().replace(str(folder / "store"), str(tmp_path / "store"))
+    (tmp_path / "run.toml").write_text(text)
+    result = CliRunner().invoke(main, ["train", str(tmp_path / "run.toml"), "-o", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    tensors, header = load(tmp_path / "run" / "weights.safetensors")
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    assert header["formula_units"] == {"any": {"1": 1}}
+    generator = DAOGenerator(str(tmp_path / "run" / "weights.safetensors"), steps=2)
+    assert generator.cells("NaCl", 2, "auto")
+
+
 def test_tables_of_the_training_set(folder):
     store = CrystalStore.open(folder / "store")
     assert trained_elements(store) == ["Na", "Cl"]

@@ -324,9 +324,11 @@ def relax(
     if as_json:
         click.echo(json.dumps(report))
         return
+    if not mended.fates:
+        click.echo(f"no crystal is {lower:g} to {upper:g} eV/atom above the hull; all stay as they were")
     for fate, count in mended.fates.items():
         click.echo(f"{count:8d}  {fate}")
-    for share, value in report["energy change, meV/atom"].items():
+    for share, value in report["energy change, meV/atom"].items() if len(mended.energy_changes) else ():
         click.echo(f"{share:>8s}  of the energy changes lie below {value} meV/atom")
     click.echo(f"each crystal's fate is in {output / 'relaxed.jsonl'}")
 

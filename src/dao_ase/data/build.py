@@ -17,7 +17,7 @@ import numpy as np
 from dao_ase import __version__
 from dao_ase.composition import Composition, reduced_key
 from dao_ase.data.reading import Source, given_ids, read
-from dao_ase.data.records import Record
+from dao_ase.data.records import Record, Rejected
 from dao_ase.data.selection import Selection
 from dao_ase.data.shards import open_shard, write_shard
 from dao_ase.data.sources import open_source
@@ -48,7 +48,7 @@ class BuildRules:
     exclude: tuple[str, ...] = ()  # files whose crystals are left out, by identifier and by structure
     exclude_formulas: tuple[str, ...] = ()  # also in multiples: Cr3Os excludes Cr6Os2
 
-    def row_rules(self, excluded: Sequence[Record]) -> RowRules:
+    def row_rules(self, excluded: Sequence[Record | Rejected]) -> RowRules:
         """The part that is decided for each crystal alone."""
         return RowRules(
             self.min_atoms,
@@ -76,11 +76,11 @@ def build(sources: Sequence[Source], path: str | Path, rules: BuildRules, worker
             discard_leftovers(path, WORK)
             return store
         raise FileExistsError(f"{str(path)!r} holds another store; give another folder or delete it")
+    excluded, unread = _excluded(rules.exclude)
     work = path / f"{WORK}{key}"
     work.mkdir(parents=True, exist_ok=True)
-    excluded = [record for file in rules.exclude for record in read(open_source(file))]
     logger.info("reading %s", ", ".join(source.name for source in sources))
-    shards = [open_shard(file) for file in stage(sources, work, rules.row_rules(excluded), workers)]
+    shards = [open_shard(file) for file in stage(sources, work, rules.row_rules([*excluded, *unread]), workers)]
     if not shards:
         shutil.rmtree(work)
         raise ValueError(f"no row to read in {', '.join(source.name for source in sources)}; is it complete?")
@@ -105,6 +105,21 @@ def build(sources: Sequence[Source], path: str | Path, rules: BuildRules, worker
     _finish(path, selection, left_out, {"key": key, **plan, "counts": counts})
     discard_leftovers(path, WORK)
     return CrystalStore.open(path)
+
+
+def _excluded(files: Sequence[str]) -> tuple[list[Record], list[Rejected]]:
+    """The crystals to be left out, and the rows whose structure cannot be read, of which the identifier still counts."""
+    excluded: list[Record] = []
+    unread: list[Rejected] = []
+    for file in files:
+        refused: list[Rejected] = []
+        found = list(read(open_source(file), refused.append))
+        if not found:
+            raise ValueError(f"{file!r} holds no crystal to leave out that can be read: {refused[0].reason}")
+        for row in refused:
+            logger.warning("%s, row %d (%s), is left out by its id alone: %s", row.source, row.row, row.id, row.reason)
+        excluded, unread = excluded + found, unread + refused
+    return excluded, unread
 
 
 def _select(

@@ -217,16 +217,16 @@ def _unpacked(path: Path, packings: tuple[str, ...] = (".gz",)) -> str:
     return path.stem if path.suffix.lower() in packings else path.name
 
 
-def is_named_after_file(record: Record) -> bool:
+def is_named_after_file(record: Record | Rejected) -> bool:
     """Whether the identifier is the name of the file, with the row where that is not the first."""
     name = bare_name(Path(record.source))
     return record.id == name or record.id.endswith(f"{name}/{record.row}")
 
 
-def given_ids(records: Sequence[Record]) -> frozenset[str]:
+def given_ids(records: Sequence[Record | Rejected]) -> frozenset[str]:
     """Identifiers that say something about other files: not those made of the name of a file with several rows."""
     several = {record.source for record in records if record.row}
-    return frozenset(one.id for one in records if not (one.source in several and is_named_after_file(one)))
+    return frozenset(one.id for one in records if one.id and not (one.source in several and is_named_after_file(one)))
 
 
 def fingerprint_of_file(path: Path) -> str:

@@ -43,6 +43,12 @@ class TrainConfig:
             raise ValueError(f"optimizer {self.optimizer!r} is none of 'adamw', 'muon'")
         if self.total_steps < 1:
             raise ValueError(f"total_steps is {self.total_steps}; it must be at least 1")
+        if not self.gradient_clip > 0:  # below zero steps would go up
+            raise ValueError(f"gradient_clip is {self.gradient_clip}; it must be above 0 (inf: no limit)")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must lie from 0 to below 1")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay is {self.weight_decay}; it must be at least 0")
 
     @classmethod
     def load(cls, path: str | Path) -> TrainConfig:

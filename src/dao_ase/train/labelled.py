@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +57,16 @@ class LabelledCrystals:
     @classmethod
     def load(cls, path: str | Path) -> LabelledCrystals:
         """Reads an npz file with ``n_atoms, numbers, frac_coords, lattice, forces, stress`` and ``energy[_per_atom]``."""
-        with np.load(path, allow_pickle=False) as file:
+        try:
+            return cls._read(path)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"there is no file of labels {str(path)!r}") from None
+        except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{str(path)!r} cannot be read as a file of labels: {error}") from error
+
+    @classmethod
+    def _read(cls, path: str | Path) -> LabelledCrystals:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             counts = file["n_atoms"].astype(np.int64)
             energy = file["energy"] if "energy" in file else file["energy_per_atom"] * counts
             return cls(
@@ -130,11 +142,12 @@ def fit_references(
 
 
 class NeighborCache:
-    """The pairs of every frame within the model's cutoffs, found once and kept as flat arrays."""
+    """The pairs of every frame within the model's cutoffs, found once and kept as flat arrays, with what they are of."""
 
     def __init__(self, frames: LabelledCrystals, model: Potential, file: Path | None = None) -> None:
+        key = _key(frames, model)
         if file is None or not file.exists():
-            arrays = _find_all(frames, model)
+            arrays = _find_all(frames, model) | {"key": np.array(key)}
             if file is not None:
                 with replacing(file) as temporary:
                     np.savez(temporary, allow_pickle=False, **arrays)
@@ -145,6 +158,8 @@ class NeighborCache:
             raise ValueError(
                 f"{file} holds the pairs of {len(arrays['count'])} frames, not of {len(frames)}; delete it"
             )
+        if str(arrays.get("key", key)) != key:  # older files have none
+            raise ValueError(f"{file} holds the pairs of other frames, or within other cutoffs; delete it")
         self.count, self.degree = arrays["count"], arrays["degree"]
         self.first, self.second, self.shift = arrays["first"], arrays["second"], arrays["shift"]
         self.starts = np.concatenate([[0], np.cumsum(self.count)])
@@ -157,6 +172,16 @@ class NeighborCache:
         return Pairs(
             torch.from_numpy(first), torch.from_numpy(second), torch.from_numpy(self.shift[taken].astype(np.int64))
         )
+
+
+def _key(frames: LabelledCrystals, model: Potential) -> str:
+    """Sixteen digits that geometries and cutoffs decide, on which the pairs depend."""
+    elements = torch.arange(len(model.radii))
+    arrays = frames.num_atoms, frames.atomic_numbers, frames.frac_coords, frames.lattice
+    digest = hashlib.sha256(model.pair_cutoff(elements, elements).detach().cpu().numpy().round(4).tobytes())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _find_all(frames: LabelledCrystals, model: Potential) -> dict[str, NDArray]:

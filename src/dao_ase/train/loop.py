@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -78,6 +79,7 @@ class Trainer:
         self.rng = torch.Generator(device=self.device).manual_seed(config.seed + 7919 * self.rank)
         self.step = self.samples = 0
         self.seconds = 0.0
+        self._within_step = False
         self.changed: list[str] = []
         if config.compile and isinstance(model, Compilable):
             model.compile_layers()
@@ -114,14 +116,18 @@ class Trainer:
                 over = asked_to_stop.is_set() or (minutes is not None and now - start > 60 * minutes)
                 if together.any_wants(over, self.device):
                     break
+            if asked_to_stop.is_set() and self.rank == 0:
+                tqdm.write("interrupted: saving the state", file=sys.stderr)
         except KeyboardInterrupt:
-            tqdm.write("interrupted: saving the state", file=sys.stderr)
+            tqdm.write("interrupted within a step: the run goes on from the state saved last", file=sys.stderr)
         finally:
             bar.close()
-            self.save()
+            if not self._within_step:  # of half a step a state would not go on exactly
+                self.save()
             restore()
 
     def _train_step(self) -> dict[str, float]:
+        self._within_step = True
         batch = _to_device(next(self.batches), self.device)
         factor = learning_rate_factor(self.config, self.step)
         for group in self.optimizer.param_groups:
@@ -136,6 +142,7 @@ class Trainer:
             self.average.update(self.model, self.step)
         self.step += 1
         self.samples += len(batch)
+        self._within_step = False
         numbers = {name: float(value.detach()) for name, value in values.items()}
         return numbers | {"gradient_norm": float(norm), "skipped": float(not torch.isfinite(norm))}
 
@@ -218,12 +225,24 @@ def _is_until(line: str, step: int) -> bool:
 
 
 def _watch_for_termination() -> tuple[threading.Event, Callable[[], object]]:
-    """An event that SIGTERM sets, so that a step is finished before the state is saved; and what undoes this."""
+    """An event that SIGTERM and Ctrl-C set, so that a step is finished before the state is saved; and what undoes this.
+
+    A second Ctrl-C is a KeyboardInterrupt.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         return event, lambda: None
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
-    return event, lambda: signal.signal(signal.SIGTERM, before)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}  # as nohup says
+    for number in before:
+        signal.signal(number, stop)
+    return event, lambda: [signal.signal(number, handler) for number, handler in before.items()]
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

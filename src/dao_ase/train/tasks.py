@@ -120,7 +120,7 @@ def formula_unit_table(store: CrystalStore) -> dict[str, dict[str, int]]:
     """How often each kind of formula has how many formula units in its cell.
 
     The kind is the sorted counts of the reduced formula, "1-3-5" for CsV3Sb5; kinds seen less than 10 times are left out and
-    "any" holds the sum over all of them.
+    "any" holds the sum over all of them, however few.
     """
     crystals = store.batch(np.arange(len(store)))
     table: dict[str, Counter] = {"any": Counter()}
@@ -132,7 +132,7 @@ def formula_unit_table(store: CrystalStore) -> dict[str, dict[str, int]]:
         kind = "-".join(str(count) for count in sorted(counts // units))
         table.setdefault(kind, Counter())[str(units)] += 1
         table["any"][str(units)] += 1
-    return {kind: dict(units) for kind, units in sorted(table.items()) if sum(units.values()) >= 10}
+    return {kind: dict(units) for kind, units in sorted(table.items()) if kind == "any" or sum(units.values()) >= 10}
 
 
 TASKS: dict[str, Callable[[TrainConfig, str | Path, str, dict[str, Any]], Trainer]] = {
