@@ -15,11 +15,12 @@ from crystals import rock_salt, write_npz
 from dao_ase.cli import main
 from dao_ase.data.build import BuildRules, build
 from dao_ase.data.sources import open_source
-from dao_ase.espresso.labels import KIND
+from dao_ase.espresso.labels import KIND, LabelledFrame
 from dao_ase.espresso.stiffness import (
     BETWEEN,
     STEP,
     StiffnessRules,
+    _between,
     _chosen,
     is_insulator,
     label_stiffness,
@@ -99,8 +100,13 @@ def test_an_atom_of_each_kind_is_moved_but_for_one_that_is_alone():
 
 def test_cells_are_reduced_and_taken_in_the_order_that_is_asked_for(tmp_path):
     gold = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.1), ["Au"], [[0, 0, 0]])
-    crystals = {"gold": gold, "salt": rock_salt("Ra", "S", 6.6), "other": rock_salt("Sr", "S", 6.1)}
-    file = write_npz(tmp_path / "crystals.npz", crystals, formation_energy_per_atom=[np.nan, -2.0, -2.0])
+    crystals = {
+        "gold": gold,
+        "salt": rock_salt("Ra", "S", 6.6),
+        "other": rock_salt("Sr", "S", 6.1),
+        "new": rock_salt("Ba", "S", 6.4),
+    }
+    file = write_npz(tmp_path / "crystals.npz", crystals, formation_energy_per_atom=[np.nan, -2.0, -2.0, np.nan])
     rules = BuildRules(min_atoms=1, max_atoms=8, max_e_hull=None, deduplicate=False)
     store = build([open_source(file)], tmp_path / "store", rules)
 
@@ -109,6 +115,7 @@ def test_cells_are_reduced_and_taken_in_the_order_that_is_asked_for(tmp_path):
 
     assert chosen(max_atoms=1) == [("Au", 1)], "an element forms though its energy is not known"
     assert chosen(formulas=("RaS", "Au")) == [("RaS", 2), ("Au", 1)]
+    assert chosen(formulas=("BaS",)) == [("BaS", 2)] and ("BaS", 2) not in chosen(), "made up: when it is asked for"
     with pytest.raises(ValueError, match="no crystal of ClNa"):
         chosen(formulas=("NaCl",))
 
@@ -148,7 +155,7 @@ def test_labels_are_relative_to_rest_and_are_not_made_twice(store, program, tmp_
             frames.lattice[stretched] - frames.lattice[0], part * (frames.lattice[3] - frames.lattice[0]), atol=1e-6
         )
         np.testing.assert_allclose(coords[moved] - coords[0], part * (coords[9] - coords[0]), atol=1e-6)
-        np.testing.assert_allclose(forces[moved], part * forces[9], atol=1e-6)
+        np.testing.assert_allclose(forces[moved], forces[0] + part * (forces[9] - forces[0]), atol=1e-6)
     assert label() == counts and program() == 6
     write_upf(tmp_path / "upf" / "Ni.UPF", "Ni")
     assert label() == counts and program() == 6, "nickel is still left out"
@@ -199,3 +206,16 @@ def test_of_gth_pseudopotentials_only_forces_are_kept(store, program, tmp_path):
     assert counts["frames"] == 4 and program() == 2, "at rest, moved and between"
     frames = LabelledCrystals.load(output)
     assert np.isnan(frames.stress).all() and np.isfinite(frames.forces).all()
+
+
+def test_between_rest_and_a_moved_atom_forces_at_rest_stay():
+    """Where symmetry leaves a place free, as in a layer of given height, there are forces at rest already."""
+    atoms = bulk("NaCl", "rocksalt", a=5.6)
+    moved = atoms.copy()
+    moved.positions[1, 2] += STEP
+    forces = np.array([[0, 0, 0.3], [0, 0, -0.3]])
+    rest = LabelledFrame(atoms, forces, np.zeros((3, 3)), "salt", "rest")
+    part = _between(rest, LabelledFrame(moved, -forces, np.ones((3, 3)), "salt", "moved"), 0.1)
+    np.testing.assert_allclose(part.forces, 0.8 * forces)
+    np.testing.assert_allclose(part.atoms.positions[1, 2] - atoms.positions[1, 2], 0.1 * STEP)
+    assert np.isnan(part.stress).all()

@@ -180,6 +180,10 @@ def label(
 @click.option("--only-moved", is_flag=True, help="Only move an atom, strain no cell: forces of many crystals.")
 @click.option("--smearing", type=click.FloatRange(0, min_open=True), default=0.05, show_default=True,
               help="Of metals, Ry: aluminium's shear needs so much, copper's volume 0.02.")  # fmt: skip
+@click.option("--kspacing", type=click.FloatRange(0, min_open=True), default=0.2, show_default=True,
+              help="Of metals, 1/Å with the factor 2π: for forces on moved atoms 0.4 will do.")  # fmt: skip
+@click.option("--max-pressure", default=5.0, show_default=True,
+              help="Leave out what is under more at rest, GPa: too few plane waves show there first.")  # fmt: skip
 @click.option("--insulators", is_flag=True,
               help="Take all for insulators, which need few k-points: say so of oxides of the d block.")  # fmt: skip
 @click.option("--nonmagnetic", is_flag=True,
@@ -202,6 +206,8 @@ def stiffness(
     max_formation_energy: float,
     only_moved: bool,
     smearing: float,
+    kspacing: float,
+    max_pressure: float,
     insulators: bool,
     nonmagnetic: bool,
     minutes: float,
@@ -223,8 +229,9 @@ def stiffness(
         machine = Machine(cores, timeout=60 * minutes)
         rules = StiffnessRules(
             max_atoms, max_crystals, formulas, max_formation_energy,
-            degauss_metal=smearing, cutoff_share=cutoff_share, max_cutoff=max_cutoff, only_moved=only_moved,
-            insulators=insulators, nonmagnetic=nonmagnetic, machine=machine,
+            degauss_metal=smearing, kspacing_metal=kspacing, cutoff_share=cutoff_share, max_cutoff=max_cutoff,
+            max_pressure=max_pressure, only_moved=only_moved, insulators=insulators, nonmagnetic=nonmagnetic,
+            machine=machine,
         )  # fmt: skip
         folder = keep or output.with_suffix(".calculations")
         with continued_by_the_same_command():

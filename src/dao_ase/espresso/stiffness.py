@@ -3,7 +3,7 @@
 What a potential learns from another one is as soft as its teacher. Crystals of one or two atoms are cheap enough for DFT
 itself: each is compressed and stretched, strained along the axes of its conventional cell, and one atom after the other is
 moved out of its place, in an element from cell to cell. Phonons and elastic constants ask for still smaller steps, where
-the answer is linear: frames between rest and all but the first two have a part of its forces and stress. Only forces and
+the answer is linear: frames between rest and all but the first two have a part of what it changes. Only forces and
 stresses are kept, the latter relative to that of the cell at rest, so that neither the volume nor the energy of another
 functional or pseudopotential enters.
 
@@ -46,7 +46,7 @@ STRETCH, SHEAR = 0.015, 0.02
 STEP = 0.08
 """Å by which an atom is moved."""
 BETWEEN = (1 / 3, 1 / 10)
-"""At these parts of a stretch, a shear and a displacement the answer is taken to be this part of the whole one."""
+"""At these parts of a stretch, a shear and a displacement the answer is taken to change by this part of the whole."""
 SUPERCELL = 8
 """Stored cells are reduced when they have up to so many times the atoms: many of elements are 2 x 2 x 2 primitive ones."""
 CUBIC = 195
@@ -66,12 +66,13 @@ UNSTATED = 125.0
 class StiffnessRules:
     """Which crystals are taken, and how pw.x is run: without spin, so not for elements that may carry moments.
 
-    Atoms are counted in the primitive cell, and ``formulas`` (reduced) leaves out all others and says the order.
+    Atoms are counted in the primitive cell, and ``formulas`` (reduced) leaves out all others and says the order; of these
+    even what nobody has computed is taken, such as a made up crystal with the bonds of a larger one.
     Spacings of k-points in 1/Å with the factor 2π, smearing in Ry, formation energy in eV/atom. With less smearing
     than ``degauss_metal`` aluminium's shear stress is not converged even on a grid of 14³ (0.03 Ry: -1 GPa, 24 at
     this one and on finer grids). Differences of stresses need no more than ``cutoff_share`` of the cutoff that a
     pseudopotential states (GaAs, germanium and GaP within 5 %), oxides, fluorides and metals of the d block 0.8 of
-    it; what needs more than ``max_cutoff`` (Ry) is left out. So is a crystal whose pressure at rest is above
+    it, forces 0.52; what needs more than ``max_cutoff`` (Ry) is left out. So is a crystal whose pressure at rest is above
     ``max_pressure`` (GPa): too few plane waves show there first, and are a tenth of the differences at this pressure
     (NaF). With ``only_moved`` no strained cells are computed, as with a GTH pseudopotential: forces alone, of many crystals.
     What is an insulator, and needs few k-points, is seen by its elements (`is_insulator`); with ``insulators`` all are, also
@@ -196,7 +197,7 @@ def _chosen(store: CrystalStore, rules: StiffnessRules) -> tuple[NDArray[np.int6
     fits = []
     for place, energy, atoms in zip(places, _energies(store)[places], to_atoms(store.batch(places)), strict=True):
         is_element = len(set(atoms.numbers)) == 1
-        if energy > rules.max_formation_energy or (np.isnan(energy) and not is_element):
+        if energy > rules.max_formation_energy or (np.isnan(energy) and not is_element and not asked):
             continue  # an element, or an allotrope, is known to form anyhow
         if asked and _reduced(atoms.get_chemical_formula()) not in asked:
             continue
@@ -267,20 +268,21 @@ def _label_crystal(
             whole = LabelledFrame(calculation.atoms, end.forces, end.stress - at_rest, parent, strain)
             labelled.append(whole)
             if strain in ("shape", "moved"):
-                labelled += [_between(rest, whole, part) for part in BETWEEN]
+                labelled += [_between(labelled[0], whole, part) for part in BETWEEN]
         if not labelled:
             return []
     return labelled
 
 
-def _between(rest: Atoms, whole: LabelledFrame, part: float) -> LabelledFrame:
-    """A frame between rest and another, with ``part`` of its forces and, of a strained cell, its stress.
+def _between(rest: LabelledFrame, whole: LabelledFrame, part: float) -> LabelledFrame:
+    """A frame between rest and another, with ``part`` of what changes of its forces and, of a strained cell, its stress.
 
     Of a moved atom the stress is not known: where the atom sits at a centre of symmetry it goes with the square.
     """
     atoms = whole.atoms.copy()
-    start = rest.repeat((1, 1, len(atoms) // len(rest)))
+    start = rest.atoms.repeat((1, 1, len(atoms) // len(rest.atoms)))
+    forces = np.resize(rest.forces, whole.forces.shape)  # repeated as the atoms are
     atoms.set_cell(start.cell.array + part * (atoms.cell.array - start.cell.array))
     atoms.positions = start.positions + part * (whole.atoms.positions - start.positions)
     stress = whole.stress * (np.nan if whole.strain == "moved" else part)
-    return whole._replace(atoms=atoms, forces=part * whole.forces, stress=stress)
+    return whole._replace(atoms=atoms, forces=forces + part * (whole.forces - forces), stress=stress)
